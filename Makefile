@@ -1,0 +1,34 @@
+# Everything here installs what it needs into .venv by itself. Another interpreter: make PYTHON=python3.12 test
+# Arguments for pytest: make test ARGS='-k tree'
+
+PYTHON ?= python3
+ARGS ?=
+IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
+
+.PHONY: help demo test lint format test-all clean
+
+help:      # what can be made
+	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 12
+
+demo:      # sort a large file in parallel, kill -9 the master half-way, start it again, check the result
+	@$(IN_VENV) examples/demo.py
+
+test:      # every test
+	@$(IN_VENV) -m pytest $(ARGS)
+
+lint:      # style, format, types, and which module may import which
+	@$(IN_VENV) -m ruff check --output-format concise .
+	@$(IN_VENV) -m ruff format --check .
+	@$(IN_VENV) -m mypy
+	@$(IN_VENV) .venv/bin/lint-imports
+
+format:    # lay the code out as `make lint` wants it
+	@$(IN_VENV) -m ruff check --fix --quiet .
+	@$(IN_VENV) -m ruff format .
+
+test-all:  # every test on every Python from 3.9 to 3.13 that this machine has
+	@.ci/all-versions $(ARGS)
+
+clean:     # remove what the targets above have made
+	rm -rf .venv .venv.lock .venvs .*_cache .hypothesis .cache build dist *.egg-info demo-run
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,27 @@
+"""Batch systems: run this argument list with these resources under this name, and tell how it ended."""
+
+from __future__ import annotations
+
+from batchsystems.abstract import (
+    AbstractBatchSystem,
+    BatchSystemError,
+    Capacity,
+    End,
+    EndKind,
+    NeverFits,
+    Reason,
+    Resources,
+    Submission,
+)
+
+__all__ = [
+    "AbstractBatchSystem",
+    "BatchSystemError",
+    "Capacity",
+    "End",
+    "EndKind",
+    "NeverFits",
+    "Reason",
+    "Resources",
+    "Submission",
+]

@@ -1,0 +1,328 @@
+"""From what workers wrote down to what the tree does: reading outcome files, and judging workers that died.
+
+Everything here happens inside the store's transaction. Frames are taken in order; each becomes an event of the tree, a
+line for the user, or both. What is to be told or removed is collected and done after the commit by the master.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Optional
+
+from batchsystems.abstract import End
+from jobtree import blame, clock, frames
+from jobtree.blame import Judgement, Verdict
+from jobtree.bundles import RunningBundle
+from jobtree.frames import Failure, Frame, Measures, Packed
+from jobtree.paths import TreePaths, job_name
+from jobtree.report import describe_failure, message_from_job, one_line
+from jobtree.store import FailureRow, Store
+from jobtree.tree import Changes, Children, GoesOn, Job, Spec, State, Tree
+from jobtree.values import Returned
+
+log = logging.getLogger("jobtree")
+
+IMPORT_FAILURES = 3
+"""After import errors in so many different bundles nothing more is issued: it would fail as well."""
+
+
+class News(NamedTuple):
+    """A line for the user, told after the commit: a level of logging, or None for a message of a target."""
+
+    level: Optional[int]
+    text: str
+
+
+class Collected:
+    """What one turn has collected beside the tree's changes."""
+
+    def __init__(self) -> None:
+        self.news: list[News] = []
+        self.removals: list[str] = []
+        self.returned: list[Returned] = []
+        self.shapes: set[int] = set()
+        self.sync: set[int] = set()
+        self.retry: list[tuple[int, int]] = []
+
+
+class Adopter:
+    """Adopts outcome files into the tree and the store.
+
+    After ``turn`` the caller writes the tree's changes and what was collected, commits, and then acts.
+    """
+
+    def __init__(self, tree: Tree, store: Store, paths: TreePaths) -> None:
+        self.tree = tree
+        self.store = store
+        self.paths = paths
+        self.collected = Collected()
+        self.import_error: Optional[str] = None
+        self._import_failures: set[int] = set()
+        self._host = socket.gethostname()
+
+    def take(self) -> tuple[Changes, Collected]:
+        """Hand over what has come together."""
+        collected, self.collected = self.collected, Collected()
+        return self.tree.take_changes(), collected
+
+    # -- while a bundle runs -----------------------------------------------------------------------------------
+
+    def read(self, bundle: RunningBundle) -> bool:
+        """Adopt what has come since. True if something has."""
+        before = bundle.offset
+        try:
+            for frame in bundle.read():
+                self._frame(bundle, frame)
+        except frames.Damaged as error:
+            # Right checksum, wrong content: nothing after it can be believed. Its jobs run again.
+            self._warn(f"{bundle.path}: {error}; the targets that it does not tell of run once more")
+        if bundle.offset == before:
+            return False
+        bundle.heard = clock.elapsed()
+        return True
+
+    def _frame(self, bundle: RunningBundle, frame: Frame) -> None:
+        body = frame.body
+        kind = body[0]
+        if kind == frames.STARTED:
+            bundle.current = (body[1], body[2])
+            bundle.current_since = clock.elapsed()
+            bundle.started_any = True
+        elif kind == frames.CHILDREN:
+            bundle.add_children(frame)
+        elif kind == frames.SUCCEEDED:
+            self._succeeded(bundle, *body[1:])
+        elif kind == frames.FAILED:
+            self._failed(bundle, body[1], body[2], Measures(*body[3]), Failure(*body[4]))
+        elif kind == frames.GLOBAL_DIR:
+            self.tree.uses_global_dir(body[1], body[2])
+        elif kind == frames.VALUE_FILE:
+            bundle.add_value_file(frame)
+        elif kind == frames.MESSAGE:
+            self.collected.news.append(News(None, body[3]))
+        elif kind == frames.WARNING:
+            self._warn(f"job {job_name(body[1])} {body[3]}")
+        elif kind == frames.CANNOT_IMPORT:
+            self._cannot_import(bundle, body[1], body[2], body[3])
+        elif kind == frames.GAVE_BACK:
+            bundle.current = None
+            self.tree.recalled(body[1], body[2])
+
+    def _succeeded(
+        self,
+        bundle: RunningBundle,
+        id: int,
+        attempt: int,
+        measures: tuple[Any, ...],
+        count: int,
+        follow_on: Optional[tuple[Any, ...]],
+        goes_on: Optional[int],
+        kept: Optional[tuple[Any, ...]],
+    ) -> None:
+        job = self.tree.current(id, attempt)
+        pending = bundle.pending
+        self._ended(bundle)
+        if job is None or (pending.total if pending is not None else 0) != count:
+            self._drop(bundle)
+            return
+        self._measure(bundle, job, Measures(*measures))
+        if self.tree.with_global_dir:
+            # Before the commit the master makes durable what the target may have left there, or in those above.
+            self.collected.sync.update(self.tree.ancestors_with_global_dir(id))
+        children = None
+        child: Optional[GoesOn] = None
+        if pending is not None and count:
+            shape_of = self.store.shape
+            counts: dict[int, int] = {}
+            for (name, memory, cpu), number in pending.counts.items():
+                shape = shape_of(name, memory, cpu)
+                counts[shape] = counts.get(shape, 0) + number
+            children = Children(counts, bundle.take_children(shape_of))
+            if goes_on is not None:
+                rows = list(children.source)
+                children = Children(counts, rows)
+                child = GoesOn(goes_on, rows[0].shape, rows[0].memory, rows[0].time)
+        elif goes_on is not None:
+            child = GoesOn()
+        bundle.pending = None
+        if kept is not None:
+            returned = Returned(*kept)
+            self.collected.returned.append(returned)
+            if returned.file is not None and returned.file in bundle.value_files:
+                bundle.value_files.remove(returned.file)
+        self.tree.succeeded(id, attempt, children, self._spec(follow_on), child)
+
+    def _spec(self, follow_on: Optional[tuple[Any, ...]]) -> Optional[Spec]:
+        if follow_on is None:
+            return None
+        packed = Packed(*follow_on)
+        shape = self.store.shape(packed.name, packed.memory, packed.cpu)
+        return Spec(shape, packed.memory or 0, packed.time or 0.0, (packed.payload, packed.mentions))
+
+    def _failed(
+        self, bundle: RunningBundle, id: int, attempt: int, measures: Measures, failure: Failure
+    ) -> None:
+        job = self.tree.current(id, attempt)
+        self._ended(bundle)
+        self._drop(bundle)
+        if job is None:
+            return
+        bundle.seconds += measures.wall
+        bundle.failed = True
+        name = self._count_failure(job)
+        tries = job.tries
+        self._note(job, name, attempt, failure, bundle, self.tree.failed(id, attempt), tries)
+
+    def _cannot_import(self, bundle: RunningBundle, id: int, attempt: int, text: str) -> None:
+        self._ended(bundle, targets=0)
+        if self.tree.lost(id, attempt, charge=False) is None:
+            return
+        self.collected.retry.append((id, 1))
+        self._import_failures.add(bundle.id)
+        if len(self._import_failures) >= IMPORT_FAILURES:
+            self.import_error = text
+
+    def _ended(self, bundle: RunningBundle, targets: int = 1) -> None:
+        bundle.current = None
+        bundle.finished += targets
+
+    def _drop(self, bundle: RunningBundle) -> None:
+        """The children and value files of an attempt that does not count."""
+        bundle.pending = None
+        self.collected.removals.extend(bundle.value_files)
+        bundle.value_files.clear()
+
+    def _measure(self, bundle: RunningBundle, job: Job, measures: Measures) -> None:
+        self.store.stats[job.shape].add(measures)
+        self.collected.shapes.add(job.shape)
+        bundle.seconds += measures.wall
+
+    def _count_failure(self, job: Job) -> str:
+        self.store.stats[job.shape].failures += 1
+        self.collected.shapes.add(job.shape)
+        return self.store.shapes[job.shape].name
+
+    # -- when a bundle is over ---------------------------------------------------------------------------------
+
+    def give_back(self, bundle: RunningBundle) -> int:
+        """Take back every job that the bundle has not started (it was recalled). Returns how many."""
+        number = 0
+        for job in self.tree.in_bundle(bundle.id):
+            if (job.id, job.attempt) != bundle.current:
+                number += self.tree.recalled(job.id, job.attempt)
+        return number
+
+    def settle(self, bundle: RunningBundle, end: End, charge: bool = True) -> None:
+        """The bundle is over: read what is left, judge the target that was running, give the rest back.
+
+        charge=False: it was ended for no fault of anybody's (the run stopped, the master died).
+        """
+        self.read(bundle)
+        if bundle.is_torn():
+            self._warn(f"{bundle.path}: its last frame is not whole; what it told of runs once more")
+        suspect = bundle.current
+        bundle.current = None
+        if suspect is not None:
+            self._judge(bundle, suspect, end, charge)
+        elif not bundle.started_any and not bundle.recalled and charge:
+            self._never_started(bundle, end)
+        self.give_back(bundle)
+        self._drop(bundle)
+        self.tree.bundle_over(bundle.id)
+        self.store.bundle_over(bundle.id)
+
+    def _judge(self, bundle: RunningBundle, suspect: tuple[int, int], end: End, charge: bool) -> None:
+        job = self.tree.current(*suspect)
+        if job is None:
+            return
+        if not charge:
+            self.tree.lost(*suspect, charge=False)
+            return
+        judgement = blame.judge(end, bundle.finished, bundle.enforced)
+        if judgement.verdict is Verdict.ALONE:
+            self._warn(f"job {job_name(job.id)}: {judgement.message}")
+            self.tree.lost(*suspect, alone=True, charge=False)
+            return
+        bundle.failed = True
+        name = self._count_failure(job)
+        failure = Failure(judgement.kind, judgement.message, "", *self._last_output(bundle))
+        if judgement.verdict is Verdict.CHARGE:
+            tries = job.tries
+            self._note(job, name, suspect[1], failure, bundle, self.tree.failed(*suspect), tries)
+        else:
+            losses = job.losses
+            self._note(job, name, suspect[1], failure, bundle, self.tree.lost(*suspect, alone=True), losses)
+
+    def _never_started(self, bundle: RunningBundle, end: End) -> None:
+        """A worker that ran nothing at all: its first job takes the loss, so that this cannot go on for ever."""
+        jobs = self.tree.in_bundle(bundle.id)
+        if not jobs:
+            return
+        job = min(jobs, key=lambda job: job.id)
+        how = f"exit status {end.status}" if end.status is not None else f"{end.kind.value}"
+        detail = f" ({end.detail})" if end.detail else ""
+        launcher_log = os.path.join(self.paths.root, "logs", "launcher.log")
+        failure = Failure(
+            "worker", f"its worker ended with {how}{detail} before it started anything; see {launcher_log}", "",
+            *self._last_output(bundle),
+        )  # fmt: skip
+        bundle.failed = True
+        losses, attempt = job.losses, job.attempt
+        name = self._count_failure(job)
+        self._note(job, name, attempt, failure, bundle, self.tree.lost(job.id, attempt), losses)
+
+    def _last_output(self, bundle: RunningBundle) -> tuple[str, int, int]:
+        """What the dead worker printed last: its log holds only the target that was running, and failed ones."""
+        path = self.paths.log(bundle.id)
+        try:
+            with open(path, "rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 50_120))
+                return file.read().decode("utf-8", "backslashreplace"), 0, end
+        except OSError:
+            return "", 0, 0
+
+    def _note(
+        self,
+        job: Job,
+        name: str,
+        attempt: int,
+        failure: Failure,
+        bundle: RunningBundle,
+        state: Optional[State],
+        before: int,
+    ) -> None:
+        """Write a failure down, and tell of it: in full when the job is given up, in a line when it is not."""
+        given_up = state is State.FAILED
+        path = self.paths.log(bundle.id)
+        row = FailureRow(
+            job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None, self._host,
+            bundle.name, clock.wall(),
+        )  # fmt: skip
+        self.store.note_failure(row)
+        if given_up:
+            self.collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
+        else:
+            self.collected.retry.append((job.id, before + 1))
+            text = f"job {job_name(job.id)} ({name}) failed, attempt {attempt}, and is tried again: {failure.message}"
+            self._warn(one_line(text))
+
+    def _warn(self, text: str) -> None:
+        self.collected.news.append(News(logging.WARNING, text))
+
+
+def tell(news: Iterable[News]) -> None:
+    """Say what was collected; after the commit."""
+    for level, text in news:
+        if level is None:
+            message_from_job(text)
+        else:
+            log.log(level, "%s", text)
+
+
+def judgement_of_limit(kind: str, message: str) -> Judgement:
+    """The judgement of a target that the master ended because it crossed a limit."""
+    return Judgement(Verdict.CHARGE, kind, message)

@@ -1,0 +1,220 @@
+"""The files of a bundle, as the master sees them: made before it is submitted, read while it runs, removed after it.
+
+``bundles/B`` is written by the master and read by the worker; ``outcomes/B`` is made empty by the master, so that no
+"no such file" can be cached anywhere, and written by the worker. Neither is synced: after a power cut the workers of
+this machine are dead too, and a bundle is simply made again. What has to survive is in the store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, Optional
+
+from jobtree import files, frames
+from jobtree.blame import Judgement
+from jobtree.frames import BundleHeader, BundleJob, Frame
+from jobtree.paths import TreePaths, job_id
+from jobtree.store import ChildRow
+
+_PIECE = 4 << 20
+_ROWS_IN_MEMORY = 4000
+
+
+def write_bundle(paths: TreePaths, header: BundleHeader, jobs: Sequence[BundleJob]) -> None:
+    """Make the files of a bundle that is about to be submitted. Raises StorageError."""
+    body = [frames.NO_RECALL, frames.encode(header), *map(frames.encode, jobs)]
+    files.write_new(paths.outcome(header.bundle))
+    files.write_new(paths.bundle(header.bundle), b"".join(body))
+
+
+def recall(paths: TreePaths, bundle: int) -> None:
+    """Tell a bundle's worker to start nothing more; what it has started by then is in its outcome file."""
+    files.write_byte(paths.bundle(bundle), 0, frames.RECALL)
+
+
+def claim(paths: TreePaths, bundle: int) -> None:
+    """Take the claim of a bundle, so that no worker can start it from now on."""
+    files.make_once(paths.claim(bundle), b"master\n")
+
+
+def remove_bundle(paths: TreePaths, bundle: int, log: bool) -> None:
+    """Remove the files of a bundle that is over; log: that too, if it is empty or wanted no more.
+
+    The bundle's own file goes first: a worker that starts too late looks for it again after its claim.
+    """
+    files.remove(paths.bundle(bundle))
+    files.remove(paths.claim(bundle))
+    files.remove(paths.outcome(bundle))
+    if log:
+        files.remove(paths.log(bundle))
+
+
+def wait_for_worker(paths: TreePaths, bundle: int) -> None:
+    """Wait until no process on this machine holds the bundle's outcome file: its worker, or what forked from it."""
+    try:
+        fd = os.open(paths.outcome(bundle), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    finally:
+        os.close(fd)
+
+
+def sweep(paths: TreePaths, known: set[int]) -> None:
+    """Remove files of bundles that the store does not know: they were made, and the master died before the commit.
+
+    Called at the start, when no worker of this run is alive that could need them, and at the end.
+    """
+    for kind in ("bundles", "claims", "outcomes"):
+        for folder, name in _entries(os.path.join(paths.root, kind)):
+            if not name.isdigit() or int(name) not in known:
+                files.remove(os.path.join(folder, name))
+    for kind in ("bundles", "claims", "outcomes", "values", "logs", "globalTempDirs"):
+        _remove_empty(os.path.join(paths.root, kind))
+
+
+def _entries(top: str) -> Iterator[tuple[str, str]]:
+    for folder, _, names in os.walk(top):
+        for name in names:
+            yield folder, name
+
+
+def _remove_empty(top: str) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        if folder != top:
+            try:
+                os.rmdir(folder)
+            except OSError:
+                continue  # not empty
+
+
+class Pending:
+    """The children of an attempt that has not ended yet, as they come in: counted, and kept or found again."""
+
+    __slots__ = ("counts", "end", "rows", "start", "total")
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self.total = 0
+        self.counts: dict[tuple[str, int, Optional[float]], int] = {}
+        self.rows: Optional[list[Any]] = []
+
+
+class RunningBundle:
+    """A bundle that is not over: what the master has read of it.
+
+    ``offset`` is how far its outcome file was read; ``safe_offset`` how far it may be called adopted: not beyond the
+    first frame that still waits for its outcome.
+    """
+
+    __slots__ = (
+        "current", "enforced", "expected", "failed", "finished", "heard", "id", "issued_at", "name", "offset", "path",
+        "pending", "recalled", "seconds", "shape", "size", "started_any", "value_files", "current_since",
+    )  # fmt: skip
+
+    def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
+        self.id = id
+        self.name = name
+        self.shape = shape
+        self.size = size
+        self.path = path
+        self.offset = offset
+        self.issued_at = now
+        self.heard = now
+        self.expected = 0.0
+        self.current: Optional[tuple[int, int]] = None
+        self.current_since = now
+        self.started_any = False
+        self.finished = 0
+        self.failed = False
+        self.seconds = 0.0
+        self.recalled = False
+        self.enforced: Optional[Judgement] = None
+        self.pending: Optional[Pending] = None
+        self.value_files: list[str] = []
+
+    @property
+    def safe_offset(self) -> int:
+        """How much of the outcome file needs never be read again once what was read is committed."""
+        return self.pending.start if self.pending is not None else self.offset
+
+    def read(self) -> Iterator[Frame]:
+        """The frames that have come since, their offsets counted from the beginning of the file."""
+        piece = _PIECE
+        while True:
+            data = files.read_from(self.path, self.offset, piece)
+            found = frames.decode(data)
+            if found:
+                base = self.offset
+                for start, end, body in found:
+                    self.offset = base + end
+                    yield Frame(base + start, base + end, body)
+                piece = _PIECE
+            elif len(data) == piece:
+                piece *= 2  # one frame is larger than the piece
+            else:
+                return  # nothing, or a frame that is not written to its end yet
+
+    def is_torn(self) -> bool:
+        """Whether bytes follow that are no whole frame; damage, once nobody writes any more."""
+        return bool(files.read_from(self.path, self.offset, 1))
+
+    def add_children(self, frame: Frame) -> None:
+        """Children have come; they wait for their outcome."""
+        first_n, shapes, rows = frame.body[3:6]
+        pending = self._pending_from(frame)
+        for shape, memory, _, _, _ in rows:
+            name, cpu = shapes[shape]
+            key = (name, memory, cpu)
+            pending.counts[key] = pending.counts.get(key, 0) + 1
+        pending.total += len(rows)
+        if pending.rows is not None:
+            pending.rows.append((first_n, shapes, rows))
+            if pending.total > _ROWS_IN_MEMORY:
+                pending.rows = None  # too many to hold: read again from the file when they are adopted
+
+    def add_value_file(self, frame: Frame) -> None:
+        """A file for a large value is about to be made; it waits for its outcome."""
+        self._pending_from(frame)
+        self.value_files.append(frame.body[1])
+
+    def _pending_from(self, frame: Frame) -> Pending:
+        if self.pending is None:
+            self.pending = Pending(frame.start)
+        self.pending.end = frame.end
+        return self.pending
+
+    def take_children(self, shape_of: Callable[[str, int, Optional[float]], int]) -> Iterable[ChildRow]:
+        """The rows of the children whose outcome has come."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return ()
+        return self._child_rows(pending, shape_of)
+
+    def _child_rows(
+        self, pending: Pending, shape_of: Callable[[str, int, Optional[float]], int]
+    ) -> Iterator[ChildRow]:
+        if pending.rows is not None:
+            chunks: Iterable[Any] = pending.rows
+        else:
+            chunks = self._chunks_again(pending)
+        for first_n, shapes, rows in chunks:
+            known: dict[tuple[int, int], int] = {}
+            id = job_id(self.id, first_n)
+            for shape, memory, time, payload, mentions in rows:
+                key = (shape, memory)
+                number = known.get(key)
+                if number is None:
+                    number = known[key] = shape_of(shapes[shape][0], memory, shapes[shape][1])
+                yield ChildRow(id, number, memory, time, payload, mentions)
+                id += 1
+
+    def _chunks_again(self, pending: Pending) -> Iterator[Any]:
+        with open(self.path, "rb") as file:
+            for frame in frames.frames_of(file, pending.start, pending.end):
+                if frame[0] == frames.CHILDREN:
+                    yield frame[3:6]

@@ -1,0 +1,96 @@
+"""How many jobs go into one bundle. Pure: numbers in, numbers out.
+
+A bundle costs a few milliseconds to hand over, however many targets are in it; a slot is idle for that long. So ready
+jobs of one shape are packed until their expected time reaches a goal. What must hold:
+
+  - Nothing is assumed of a class that has not been measured: it starts alone, at most one bundle a slot, and bundles
+    grow at most tenfold from one step to the next, so that a wrong guess costs one short bundle and not an hour.
+  - The expectation for a target is the larger of what it said (``time``) and the mean measured of its class.
+  - No bundle holds more than half of what remains for its slot, so that all slots end at about the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+GROWTH = 10
+MOST = 10_000
+"""However short targets are, a bundle of more gains nothing and is slow to take back."""
+
+_WEIGHT = 0.05
+"""What one bundle's mean counts in the running mean, at least: half of it is forgotten after 14 bundles."""
+
+
+class _Class:
+    __slots__ = ("bundles", "in_flight", "largest", "mean")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.bundles = 0
+        self.largest = 0
+        self.in_flight = 0
+
+
+class Bundler:
+    """Measures classes of targets and says how large their next bundle may be.
+
+    goal: seconds that a bundle should take. isolate: every bundle holds one job.
+    """
+
+    def __init__(self, goal: float, isolate: bool = False) -> None:
+        self._goal = goal
+        self._isolate = isolate
+        self._classes: dict[str, _Class] = {}
+
+    def expected(self, name: str, time: float) -> float:
+        """Seconds that a target of this class is expected to take; time: what it said itself, or 0."""
+        known = self._classes.get(name)
+        return max(time, known.mean if known is not None else 0.0)
+
+    def size(self, name: str, waiting: int, slots: int) -> int:
+        """How many jobs the next bundle may hold at most; 0: none now.
+
+        waiting: READY jobs of the shape; slots: how many bundles can run at once.
+        """
+        known = self._classes.get(name)
+        if known is None or not known.bundles:
+            return 1 if known is None or known.in_flight < slots else 0
+        if self._isolate:
+            return 1
+        by_time = self._goal / known.mean if known.mean > 0 else MOST
+        fair = -(-waiting // (2 * slots))
+        return max(1, min(int(by_time), known.largest * GROWTH, fair, MOST))
+
+    def cut(self, name: str, times: Iterable[float], most: int) -> int:
+        """How many of the next jobs, which said these times, make a bundle: at least one."""
+        total, count = 0.0, 0
+        for time in times:
+            total += self.expected(name, time)
+            if count and total > self._goal:
+                break
+            count += 1
+            if count >= most:
+                break
+        return count
+
+    def issued(self, name: str) -> None:
+        """A bundle of this class has been issued."""
+        self._classes.setdefault(name, _Class()).in_flight += 1
+
+    def over(self, name: str, targets: int, seconds: float) -> None:
+        """A bundle is over in which so many targets ended after so many seconds of running in all."""
+        known = self._classes.setdefault(name, _Class())
+        known.in_flight = max(0, known.in_flight - 1)
+        if targets <= 0:
+            return
+        mean = seconds / targets
+        weight = max(_WEIGHT, 1.0 / (known.bundles + 1))
+        known.mean += weight * (mean - known.mean)
+        known.bundles += 1
+        known.largest = max(known.largest, targets)
+
+    def learn(self, name: str, targets: int, mean: float) -> None:
+        """What an earlier run has measured of a class."""
+        if targets > 0:
+            known = self._classes.setdefault(name, _Class())
+            known.mean, known.bundles, known.largest = mean, 1, min(targets, MOST)

@@ -1,0 +1,372 @@
+"""The door to the disk: how jobtree makes a file durable, replaces it, reads it and removes it.
+
+No other module calls fsync or replaces a file. Three rules:
+
+  - What is replaced is written whole under another name in the same directory, synced, renamed, and the directory is
+    synced: a reader sees the old file or the new one, also after a power cut.
+  - A failed fsync is final. After one, Linux marks the pages clean and a second call "succeeds" with the data lost
+    (USENIX ATC 2020, "Can Applications Recover from fsync Failures?"). It becomes a StorageError, which stops the
+    process; the next start believes only what is on disk.
+  - Whatever the disk refuses becomes a StorageError that names the file and says what to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterable
+from typing import Any, Callable, Optional
+
+from jobtree.errors import StorageError
+
+SYNCFS_FLUSHES = frozenset(
+    [
+        "ext2",
+        "ext3",
+        "ext4",
+        "xfs",
+        "btrfs",
+        "f2fs",
+        "jfs",
+        "reiserfs",
+        "zfs",
+        "bcachefs",
+        "tmpfs",
+        "ramfs",
+        "overlay",
+        "nfs",
+        "nfs4",
+        "lustre",
+        "gpfs",
+    ]
+)
+"""File systems on which syncfs(2) is known to flush file data. FUSE is not: it does not hand syncfs on."""
+
+NETWORK = frozenset(
+    [
+        "nfs",
+        "nfs4",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "orangefs",
+        "pvfs2",
+        "9p",
+    ]
+)
+
+
+def refused(error: OSError, path: str) -> StorageError:
+    """The StorageError for what the system said about a path."""
+    what = error.strerror or str(error)
+    advice = {
+        errno.ENOSPC: "Free some space there and start the same command again; nothing that was finished is lost.",
+        errno.EDQUOT: "Your quota is used up: free some space and start the same command again; nothing is lost.",
+        errno.EROFS: "The file system is mounted read-only; make it writable and start the same command again.",
+        errno.EACCES: "Check who owns it and its mode; a job tree belongs to the user who made it.",
+        errno.EIO: "The disk or the network file system failed. Once it is well, start the same command again: "
+        "it goes on from what is safely on disk.",
+    }.get(
+        error.errno or 0,
+        "Once that is mended, start the same command again; it goes on from the last commit.",
+    )
+    return StorageError(f"{path}: {what}. {advice}")
+
+
+def fsync(fd: int, path: str) -> None:
+    """Make an open file durable, or raise StorageError; never tried again."""
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return  # some network file systems cannot sync a directory, and say so with EINVAL
+        raise refused(error, path) from error
+
+
+def fdatasync(fd: int, path: str) -> None:
+    """Make the content of an open file durable, or raise StorageError."""
+    try:
+        getattr(os, "fdatasync", os.fsync)(fd)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def fsync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fsync(fd, path)
+    finally:
+        os.close(fd)
+
+
+def replace_durably(path: str, data: bytes) -> None:
+    """Write a file so that there is always the old or the new one; mode 0600."""
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        write_durably(temporary, data)
+        os.replace(temporary, path)
+        fsync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def write_durably(path: str, data: bytes) -> None:
+    """Write a file and sync it; nobody may look for it before it is mentioned somewhere durable."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, data)
+            fsync(fd, path)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """os.write until all is written; a full disk shows as OSError and may leave a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_new(path: str, data: bytes = b"") -> None:
+    """Write a file that need not survive a power cut (it would be made again), making its directory if needed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def make_once(path: str, data: bytes) -> bool:
+    """Make a file if it is not there, in one operation that the file system decides. False: somebody else did.
+
+    On a network file system the answer to the one who made it can be lost; then what is in it tells (data must be
+    different for everybody who tries).
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return read(path) == data
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        return make_once(path, data)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+    return True
+
+
+def read(path: str) -> Optional[bytes]:
+    """The content of a file, None if there is none; OSError for all else."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def read_from(path: str, offset: int, limit: int) -> bytes:
+    """Up to limit bytes of a file from offset on, by a fresh open (network file systems cache open files)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(fd, limit, offset)
+    finally:
+        os.close(fd)
+
+
+def write_byte(path: str, offset: int, byte: bytes) -> None:
+    """Overwrite one byte of a file that exists; a file that is gone is ignored."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.pwrite(fd, byte, offset)
+    finally:
+        os.close(fd)
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace a file by a JSON text, durably."""
+    replace_durably(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def read_json(path: str) -> Any:
+    """What a JSON file holds; None if it is not there. Raises StorageError if it holds something else."""
+    try:
+        data = read(path)
+        return None if data is None else json.loads(data)
+    except OSError as error:
+        raise refused(error, path) from error
+    except ValueError as error:
+        raise StorageError(
+            f"{path} is damaged: {error}. It was written whole, so the disk lost something."
+        ) from error
+
+
+def remove(path: str) -> None:
+    """Remove a file that may be gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def remove_tree(path: str) -> Optional[str]:
+    """Remove a directory with all that is in it, also where targets took permissions away.
+
+    Returns None, or in words what could not be removed: left-over files are no reason to stop a run.
+    """
+    trouble = []
+
+    def onerror(function: Callable[..., Any], name: str, info: tuple[Any, BaseException, Any]) -> None:
+        error = info[1]
+        if isinstance(error, FileNotFoundError):
+            return
+        try:
+            # A directory without write permission keeps its entries, one without read permission hides them.
+            for directory in (os.path.dirname(name), name):
+                if not os.path.islink(directory) and os.path.isdir(directory):
+                    os.chmod(directory, stat.S_IRWXU)
+            if function in (os.scandir, os.listdir, os.open, os.lstat):
+                shutil.rmtree(name)
+            else:
+                function(name)
+        except OSError as second:
+            if not isinstance(second, FileNotFoundError):
+                trouble.append(f"{name}: {second.strerror}")
+
+    if os.path.islink(path):
+        remove(path)
+    else:
+        shutil.rmtree(path, onerror=onerror)  # onexc only exists from Python 3.12 on
+    return "; ".join(trouble[:3]) or None
+
+
+def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
+    """Make all that is in these directories durable: file contents and names.
+
+    Where syncfs(2) flushes, one call does for all of them; elsewhere each file is synced that differs from what
+    ``known`` says of it (inode, size, times; updated).
+    """
+    present = [path for path in directories if os.path.isdir(path)]
+    if not present:
+        return
+    if filesystem_type(present[0]) in SYNCFS_FLUSHES and _syncfs is not None:
+        fd = os.open(present[0], os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if _syncfs(fd) == 0:
+                return
+            number = ctypes.get_errno()
+            raise refused(OSError(number, os.strerror(number)), present[0])
+        finally:
+            os.close(fd)
+    for path in present:
+        sync_tree(path, known if known is not None else {})
+
+
+def sync_tree(path: str, known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
+    """fsync a file, or a directory and all that is in it; what ``known`` has seen unchanged is passed over."""
+    known = {} if known is None else known
+    if not os.path.isdir(path):
+        _sync_file(path, known)
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync_file(os.path.join(folder, name), known)
+        try:
+            fsync_directory(folder)
+        except FileNotFoundError:
+            continue  # removed while we walk: nothing to keep
+
+
+def _sync_file(path: str, known: dict[str, tuple[int, ...]]) -> None:
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if known.get(path) == mark:
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise refused(error, path) from error
+    try:
+        fsync(fd, path)
+    finally:
+        os.close(fd)
+    known[path] = mark
+
+
+def _find_syncfs() -> Optional[Callable[[int], int]]:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+    return lambda fd: int(function(ctypes.c_int(fd)))
+
+
+_syncfs = _find_syncfs()
+_types: dict[int, str] = {}
+
+
+def filesystem_type(path: str) -> str:
+    """The type of the file system that a path is on ("ext4", "nfs4", "fuse.sshfs" ...); "" if it cannot be told."""
+    try:
+        device = os.stat(path).st_dev
+        if device not in _types:
+            _types[device] = _type_of(device)
+        return _types[device]
+    except OSError:
+        return ""
+
+
+def _type_of(device: int) -> str:
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                left, _, right = line.partition(" - ")
+                if left.split()[2] == number:
+                    return right.split()[0]
+    except (FileNotFoundError, IndexError):
+        pass
+    return ""
+
+
+def is_network(path: str) -> bool:
+    """Whether a path is on a file system that other machines see too, or on one that we do not know (FUSE)."""
+    kind = filesystem_type(path)
+    return kind in NETWORK or kind.startswith("fuse")

@@ -1,0 +1,187 @@
+"""Frames: how a bundle's file and its outcome file are laid out.
+
+Both files are sequences of *frames*, written front to back by exactly one process and read by another while they
+still grow. What that asks for:
+
+  - A reader must know a whole frame from one that is still being written or was torn by a crash. So each frame is
+    ``length (4 bytes, little endian) | CRC-32 of the body (4) | body``. A tail that is too short or whose CRC does
+    not match is "not there yet"; only when the writer is known to be dead is it damage, and then it costs one run of
+    the targets concerned, never more. Zeroed blocks, which file systems leave behind after a power cut, cannot pass:
+    a length of zero is not a frame.
+  - The reader must not run code that the writer chose. The body is a pickle of plain values (numbers, text, bytes,
+    tuples, lists, dicts, None) and is read by an unpickler that refuses every global; targets and returned values
+    stay inside as bytes that only a worker opens.
+  - It must be cheap: a no-op target costs about 2 us on each side. JSON cannot carry bytes; a schema compiler would be
+    one more dependency for a format that one version of this library writes and the same version reads.
+
+The bundle's file starts with one more byte before its frames, the *control byte*: 0, or 1 when the master recalls
+what has not been started. It is there from the beginning because a name that does not exist yet may be cached as
+absent by a network file system, while one byte, read after a fresh open, is seen.
+
+The first frame of a bundle is a ``BundleHeader``, the rest are ``BundleJob``; an outcome file holds tuples whose first
+item is one of the letters below. The version in the header must be ours: bundles do not outlive an upgrade, they are
+simply made again.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Optional
+
+VERSION = 1
+
+HEADER = struct.Struct("<II")
+MAX_BODY = 1 << 31
+"""A longer body (2 GiB) is a sign of damage, not data: children of a large fan-out are split into chunks."""
+
+STARTED = "s"
+SUCCEEDED = "d"
+FAILED = "f"
+CHILDREN = "c"
+GLOBAL_DIR = "g"
+VALUE_FILE = "v"
+MESSAGE = "m"
+CANNOT_IMPORT = "x"
+GAVE_BACK = "r"
+WARNING = "w"
+
+RECALL = b"\x01"
+NO_RECALL = b"\x00"
+
+
+class BundleHeader(NamedTuple):
+    """What a worker must know of its bundle. Sizes in bytes, times in seconds, paths absolute."""
+
+    version: int
+    run: str
+    bundle: int
+    jobs: int
+    memory: int
+    cpu: float
+    job_time: float
+    max_log_file_size: int
+    keep_logs: bool
+    durable: bool
+    isolate: bool
+    global_dirs: bool
+    log_level: Optional[str]
+    default_memory: int
+    default_cpu: float
+
+
+class BundleJob(NamedTuple):
+    """One job of a bundle. values: the kept promises that its payload mentions, as bytes or the name of a file."""
+
+    id: int
+    attempt: int
+    step: int
+    memory: int
+    time: float
+    payload: bytes
+    values: Mapping[bytes, Any]
+
+
+class Packed(NamedTuple):
+    """A target as it is stored: its class's name, what it asks for (None: not said), its pickle, its promises."""
+
+    name: str
+    memory: Optional[int]
+    cpu: Optional[float]
+    time: Optional[float]
+    payload: bytes
+    mentions: tuple[bytes, ...]
+
+
+class Measures(NamedTuple):
+    """What one attempt used: seconds of wall clock and CPU, peak memory in bytes (exact=False: of the bundle)."""
+
+    wall: float
+    cpu: float
+    memory: int
+    exact: bool
+
+
+class Failure(NamedTuple):
+    """Why an attempt failed. kind is one word; output is the tail of what the target printed."""
+
+    kind: str
+    message: str
+    traceback: str
+    output: str
+    log_start: int
+    log_end: int
+
+
+class Damaged(Exception):
+    """A frame that should be whole is not."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise Damaged(f"a frame asks for {module}.{name}; frames hold plain values only")
+
+
+def encode(body: Any) -> bytes:
+    """One frame. body: plain values, named tuples are written as tuples."""
+    data = pickle.dumps(_plain(body), 4)
+    return HEADER.pack(len(data), zlib.crc32(data)) + data
+
+
+def _plain(body: Any) -> Any:
+    # A named tuple pickles as its class, which the reader refuses: hence tuples, at the two depths that frames have.
+    if type(body) is not tuple:
+        return tuple(body)
+    return tuple([tuple(item) if isinstance(item, tuple) else item for item in body])
+
+
+class Frame(NamedTuple):
+    """A whole frame: where it starts and ends in the bytes that were decoded, and its body."""
+
+    start: int
+    end: int
+    body: Any
+
+
+def decode(data: bytes, offset: int = 0) -> list[Frame]:
+    """The whole frames of data from offset on. Raises Damaged for one that is whole and not a frame of ours."""
+    found = []
+    end = len(data)
+    header = HEADER.size
+    while offset + header <= end:
+        length, crc = HEADER.unpack_from(data, offset)
+        start = offset + header
+        stop = start + length
+        if not 0 < length <= MAX_BODY or stop > end:
+            break
+        body = data[start:stop]
+        if zlib.crc32(body) != crc:
+            break
+        found.append(Frame(offset, stop, _load(body, offset)))
+        offset = stop
+    return found
+
+
+def _load(body: bytes, offset: int) -> Any:
+    try:
+        return _PlainUnpickler(io.BytesIO(body)).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError):
+        raise Damaged(f"a frame at byte {offset} has a right checksum and cannot be read") from None
+
+
+def frames_of(file: io.BufferedIOBase, offset: int, end: int) -> Iterator[Any]:
+    """The frames of an open file between two offsets, one in memory at a time; Damaged if one is not whole."""
+    file.seek(offset)
+    while offset < end:
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size:
+            raise Damaged(f"the file ends at byte {offset}, inside a frame")
+        length, crc = HEADER.unpack(head)
+        body = file.read(length) if 0 < length <= MAX_BODY else b""
+        if len(body) != length or zlib.crc32(body) != crc:
+            raise Damaged(f"the frame at byte {offset} is not whole")
+        yield _load(body, offset)
+        offset += HEADER.size + length

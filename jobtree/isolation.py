@@ -1,0 +1,164 @@
+"""Between two targets of one worker: put back what the first may have changed.
+
+A worker runs thousands of targets in one process, and each must find what it would find in a fresh one. After every
+target the worker restores working directory, environment, umask, signal handlers, timers, resource limits, standard
+streams, the root logger and ``sys.path``, and looks for processes and threads that were left behind. Processes are
+killed. Threads cannot be; nor can a lowered hard limit be raised again: then ``restore`` says why, and the worker ends
+so that a fresh one takes the rest. Globals of the user's modules are shared, as documented.
+
+All of this costs about 10 us when nothing was changed, so everything is compared before it is set.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from typing import Any, Optional
+
+from jobtree import processtree
+
+_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGCHLD, signal.SIGPIPE,
+)  # fmt: skip
+_LIMITS = tuple(
+    getattr(resource, name)
+    for name in (
+        "RLIMIT_AS",
+        "RLIMIT_CORE",
+        "RLIMIT_CPU",
+        "RLIMIT_DATA",
+        "RLIMIT_FSIZE",
+        "RLIMIT_NOFILE",
+        "RLIMIT_STACK",
+    )
+    if hasattr(resource, name)
+)
+
+
+class Baseline:
+    """What a fresh worker looks like. Made once, before the first target.
+
+    directory: the working directory of targets. log: the file that standard output and error go to.
+    """
+
+    def __init__(self, directory: str, log: str) -> None:
+        self._directory = directory
+        self._files = (os.devnull, log, log)
+        # The bytes behind os.environ: comparing them takes 1 us, decoding fifty variables fifteen.
+        self._environment = dict(os.environ._data)  # type: ignore[attr-defined]
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
+        self._limits = [(which, resource.getrlimit(which)) for which in _LIMITS]
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._descriptors = [_identity(fd) for fd in (0, 1, 2)]
+        self._path = list(sys.path)
+        root = logging.getLogger()
+        self._logging = (root.level, list(root.handlers), list(root.filters), logging.root.manager.disable)
+        self._excepthook = sys.excepthook
+        self._threads = threading.active_count()
+
+    def restore(self) -> tuple[Optional[str], list[str]]:
+        """Put everything back. Returns why this worker must end (None: it need not), and warnings for the user."""
+        warnings: list[str] = []
+        if processtree.reap():
+            names = processtree.kill_descendants()
+            if names:
+                warnings.append(f"left {', '.join(names[:5])} running when it ended; killed")
+        self._restore_streams()
+        self._restore_process()
+        self._restore_interpreter()
+        why = self._restore_limits()
+        if threading.active_count() > self._threads:
+            names = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+            why = f"left the thread {', '.join(names[:5])} running"
+        return why, warnings
+
+    def _restore_process(self) -> None:
+        try:
+            if os.getcwd() != self._directory:
+                os.chdir(self._directory)
+        except OSError:
+            os.chdir(self._directory)  # it was in a directory that has been removed
+        if os.environ._data != self._environment:  # type: ignore[attr-defined]
+            for name in list(os.environ._data):  # type: ignore[attr-defined]
+                if name not in self._environment:
+                    del os.environb[name]
+            for name, value in self._environment.items():
+                if os.environ._data.get(name) != value:  # type: ignore[attr-defined]
+                    os.environb[name] = value
+        if os.umask(self._umask) != self._umask:
+            os.umask(self._umask)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers:
+            if signal.getsignal(number) is not handler and handler is not None:
+                signal.signal(number, handler)
+
+    def _restore_interpreter(self) -> None:
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        if sys.excepthook is not self._excepthook:
+            sys.excepthook = self._excepthook
+        if not gc.isenabled():
+            gc.enable()
+        root = logging.getLogger()
+        level, handlers, filters, disable = self._logging
+        if root.level != level:
+            root.setLevel(level)
+        if root.handlers != handlers:
+            root.handlers[:] = handlers
+        if root.filters != filters:
+            root.filters[:] = filters
+        if logging.root.manager.disable != disable:
+            logging.disable(disable)
+
+    def _restore_streams(self) -> None:
+        for number, (name, stream) in enumerate(zip(("stdin", "stdout", "stderr"), self._streams)):
+            if getattr(sys, name) is not stream:
+                setattr(sys, name, stream)
+            if _identity(number) != self._descriptors[number]:
+                # By name, because a target that closes descriptors closes all of them, spare copies included.
+                fd = os.open(self._files[number], os.O_RDWR | os.O_APPEND)
+                if fd != number:
+                    os.dup2(fd, number)
+                    os.close(fd)
+                os.set_inheritable(number, True)
+            if stream is not None and stream.closed:
+                mode = "r" if number == 0 else "w"
+                fresh: Any = open(number, mode, closefd=False, errors="backslashreplace")  # noqa: SIM115
+                setattr(sys, name, fresh)
+                self._streams = tuple(fresh if i == number else s for i, s in enumerate(self._streams))  # type: ignore[assignment]
+
+    def _restore_limits(self) -> Optional[str]:
+        for which, limits in self._limits:
+            if resource.getrlimit(which) != limits:
+                try:
+                    resource.setrlimit(which, limits)
+                except (ValueError, OSError):
+                    return "lowered a hard resource limit"
+        return None
+
+
+def reseed() -> None:
+    """Give ``random``, and NumPy's generator if it is loaded, a fresh state: forked workers share their parent's."""
+    if "random" in sys.modules:
+        import random
+
+        random.seed(int.from_bytes(os.urandom(8), "little"))
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _identity(fd: int) -> Optional[tuple[int, int]]:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,120 @@
+"""Every name inside a job tree directory is spelled here and nowhere else.
+
+    tree.sqlite (-wal, -shm)   the tree (jobtree.store)
+    lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
+    config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
+    environment.json           variables, working directory, sys.path of the latest start
+    bundles/0/17               what bundle 17 is to run           (jobtree.frames)
+    outcomes/0/17              what its worker has written down
+    claims/0/17                who runs it: made once, by whoever wins
+    logs/0/17.log              what its targets printed
+    values/0/17-3              returned values too large for the database
+    globalTempDirs/0/17.0/3    the global temporary directory of job 17-3
+    requests/                  what commands ask of the running master
+
+A directory holds about a thousand entries at most: bundles go by thousands, and so do the jobs that one bundle made.
+All paths are derived from the root, so that a finished or idle tree can be moved.
+"""
+
+from __future__ import annotations
+
+import os
+
+FORMAT = 1
+"""The version of all that is laid out here and in the database; another one is refused."""
+
+JOB_BITS = 31
+"""A job's number is ``bundle << JOB_BITS | n``: the n-th job that the bundle made. So workers can name new jobs."""
+
+_LOW = (1 << JOB_BITS) - 1
+
+
+def job_id(bundle: int, n: int) -> int:
+    """The number of the n-th job (from 1) that a bundle made."""
+    return bundle << JOB_BITS | n
+
+
+def job_name(id: int) -> str:
+    """A job's number as people read and type it: bundle-n."""
+    return f"{id >> JOB_BITS}-{id & _LOW}"
+
+
+class TreePaths:
+    """The names inside one job tree directory. root: an absolute path."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    @property
+    def database(self) -> str:
+        """The SQLite file."""
+        return os.path.join(self.root, "tree.sqlite")
+
+    @property
+    def lock(self) -> str:
+        """The file that a running master keeps locked."""
+        return os.path.join(self.root, "lock")
+
+    @property
+    def lock_owner(self) -> str:
+        """Who holds the lock, for messages."""
+        return os.path.join(self.root, "lock.json")
+
+    @property
+    def config(self) -> str:
+        """What makes this directory a job tree."""
+        return os.path.join(self.root, "config.json")
+
+    @property
+    def environment(self) -> str:
+        """The environment of the latest start."""
+        return os.path.join(self.root, "environment.json")
+
+    @property
+    def requests(self) -> str:
+        """The directory of requests to the master."""
+        return os.path.join(self.root, "requests")
+
+    @property
+    def global_dirs(self) -> str:
+        """The directory of all global temporary directories."""
+        return os.path.join(self.root, "globalTempDirs")
+
+    def directories(self) -> list[str]:
+        """The directories of a new job tree."""
+        names = ("bundles", "claims", "outcomes", "logs", "values", "requests", "globalTempDirs")
+        return [os.path.join(self.root, name) for name in names]
+
+    def _of_bundle(self, kind: str, bundle: int) -> str:
+        return os.path.join(self.root, kind, str(bundle // 1000), str(bundle))
+
+    def bundle(self, bundle: int) -> str:
+        """What a bundle is to run."""
+        return self._of_bundle("bundles", bundle)
+
+    def outcome(self, bundle: int) -> str:
+        """What a bundle's worker writes down."""
+        return self._of_bundle("outcomes", bundle)
+
+    def claim(self, bundle: int) -> str:
+        """The file whose making decides who runs the bundle."""
+        return self._of_bundle("claims", bundle)
+
+    def log(self, bundle: int) -> str:
+        """What the targets of a bundle print."""
+        return self._of_bundle("logs", bundle) + ".log"
+
+    def value(self, bundle: int, n: int) -> str:
+        """A large value returned in a bundle, relative to the root."""
+        return os.path.join("values", str(bundle // 1000), f"{bundle}-{n}")
+
+    def global_dir(self, id: int) -> str:
+        """The global temporary directory of a job."""
+        bundle, n = id >> JOB_BITS, id & _LOW
+        return os.path.join(self.global_dirs, str(bundle // 1000), f"{bundle}.{n // 1000}", str(n))
+
+    def absolute(self, relative: str) -> str:
+        """A path that is kept relative to the root."""
+        return os.path.join(self.root, relative)

@@ -1,0 +1,160 @@
+"""Who dies with whom: keeping hold of processes and of everything that they start.
+
+On Linux a process can ask to be killed when its parent dies (PR_SET_PDEATHSIG) and to become the parent of orphans
+below it (PR_SET_CHILD_SUBREAPER), so that a target's daemon, which has left its process group and its parent, still
+ends up below the worker and then below the launcher, and is found there. Elsewhere a thread waits for the end of a
+pipe that only the parent holds.
+
+A process that has slipped away all the same still carries ``JOBTREE_RUN`` in its environment; ``strays`` finds it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Callable, Optional
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _find_prctl() -> Optional[Callable[..., int]]:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    result: Callable[..., int] = function
+    return result
+
+
+_prctl = _find_prctl()
+
+
+def die_with_parent(parent: int, pipe: Optional[int] = None) -> None:
+    """Be killed when the process with the pid ``parent`` dies; it must be our parent.
+
+    pipe: a descriptor whose other end only the parent holds, for systems that cannot do this by themselves.
+    """
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGKILL)  # it died before we asked
+    elif pipe is not None:
+        threading.Thread(target=_wait_for_end, args=(pipe,), name="jobtree-parent-watch", daemon=True).start()
+
+
+def _wait_for_end(pipe: int) -> None:
+    while os.read(pipe, 1024):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes below us whose own parent dies (Linux; elsewhere nothing happens)."""
+    if _prctl is not None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap() -> bool:
+    """Collect children that have ended, without waiting. True if there are others that still run."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def kill_descendants() -> list[str]:
+    """Kill every process below this one and collect those that end as our children. Returns their names."""
+    import psutil  # needed only by targets that leave something behind; importing it takes 15 ms
+
+    names: list[str] = []
+    seen = set()
+    while reap():
+        running = [p for p in psutil.Process().children(recursive=True) if _is_running(p)]
+        for process in running:
+            if process.pid not in seen:
+                seen.add(process.pid)
+                names.append(_name(process))
+            _kill(process)
+        # Waiting for one of ours; orphans come to us as their parents die, and are found in the next round.
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    return names
+
+
+def strays(run: str) -> list[int]:
+    """The pids of processes of this user, on this machine, that carry the mark of a run; not our own."""
+    import psutil
+
+    found = []
+    me = os.getpid()
+    for process in psutil.process_iter():
+        try:
+            if (
+                process.pid != me
+                and process.uids().real == os.getuid()
+                and process.environ().get("JOBTREE_RUN") == run
+            ):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or a zombie, or not ours to look into
+    return found
+
+
+def kill_strays(run: str) -> list[int]:
+    """Kill what ``strays`` finds, until it finds nothing; returns the pids."""
+    import psutil
+
+    killed: list[int] = []
+    while True:
+        pids = [pid for pid in strays(run) if pid != os.getpid()]
+        if not pids:
+            return killed
+        processes = []
+        for pid in pids:
+            try:
+                process = psutil.Process(pid)
+                process.kill()
+                processes.append(process)
+            except psutil.Error:
+                continue
+        psutil.wait_procs(processes, timeout=10)
+        killed.extend(pids)
+
+
+def _is_running(process: object) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)  # type: ignore[attr-defined]
+    except psutil.Error:
+        return False
+
+
+def _name(process: object) -> str:
+    import psutil
+
+    try:
+        return f"{process.name()} (pid {process.pid})"  # type: ignore[attr-defined]
+    except psutil.Error:
+        return "a process"
+
+
+def _kill(process: object) -> None:
+    import psutil
+
+    try:
+        process.kill()  # type: ignore[attr-defined]
+    except psutil.Error:
+        pass

@@ -1,0 +1,92 @@
+"""Promises: values that targets hand to targets that run later.
+
+``child.rv()`` is a promise of what ``child.run()`` will return. Put it anywhere inside another target's attributes or
+arguments; when that target starts and the child has ended by then, the value is there instead of the promise. If the
+child has not ended, the promise stays a promise, can be passed on, and says whose it is when it is used.
+
+How. A promise is a random *token*. Pickling one notes the token in ``mentions`` of the pickle that is being made;
+the store keeps a value as long as a stored pickle mentions its token. Unpickling one looks the token up among the
+values that came with the bundle and becomes the value itself - wherever it was nested, because the unpickler puts it
+there. The two tables below are set by ``jobtree.serialization`` around each pickle and by nobody else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Generic, NoReturn, Optional, TypeVar
+
+from jobtree.errors import PromiseNotKept
+
+T = TypeVar("T")
+
+_mentioned: Optional[set[bytes]] = None
+_kept: dict[bytes, Callable[[], Any]] = {}
+
+
+class Promise(Generic[T]):
+    """The value that a target's run() will return, or a part of it.
+
+    >>> promise = child.rv("mean")          # child.run() returns {"mean": ..., "sd": ...}
+    >>> self.setFollowOnTarget(Report(promise))
+
+    Using it before the target has ended raises PromiseNotKept with the target's name.
+    """
+
+    __slots__ = ("_name", "_path", "_token")
+
+    def __init__(self, token: bytes, path: tuple[Any, ...], name: str) -> None:
+        self._token = token
+        self._path = path
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if _mentioned is not None:
+            _mentioned.add(self._token)
+        return restore, (self._token, self._path, self._name)
+
+    def __repr__(self) -> str:
+        return f"<promise of {self._name}, not kept yet>"
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise PromiseNotKept(
+            f"the promise of {self._name}.run() was used before that target had ended. Pass it to a follow-on of the "
+            f"target that made it (setFollowOnTarget), which starts when all children are done."
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") and name.endswith("__"):
+            # Python itself asks for such names (copy, pickle, inspect) and wants to hear that they are not there.
+            raise AttributeError(name)
+        self._refuse()
+
+    __iter__ = __len__ = __getitem__ = __contains__ = __bool__ = __call__ = _refuse
+    __int__ = __float__ = __index__ = __str__ = __format__ = __bytes__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __enter__ = __fspath__ = _refuse
+
+
+def restore(token: bytes, path: tuple[Any, ...], name: str) -> Any:
+    """What a pickled promise becomes: the value if it is at hand, else the promise again."""
+    load = _kept.get(token)
+    if load is None:
+        return Promise(token, path, name)
+    value = load()
+    for key in path:
+        try:
+            value = value[key]
+        except (LookupError, TypeError) as error:
+            raise PromiseNotKept(
+                f"{name}.run() returned a {type(value).__name__}, from which rv({key!r}) cannot pick: {error!r}"
+            ) from None
+    return value
+
+
+def set_kept(kept: dict[bytes, Callable[[], Any]]) -> None:
+    """The values that promises become while the next pickle is read; each is loaded when it is asked for."""
+    global _kept
+    _kept = kept
+
+
+def set_mentioned(mentioned: Optional[set[bytes]]) -> None:
+    """Where the tokens of promises go while the next pickle is made."""
+    global _mentioned
+    _mentioned = mentioned

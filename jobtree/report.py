@@ -1,0 +1,104 @@
+"""What a run tells the user, and how an error ends a command.
+
+News are log lines of the logger ``jobtree``. A failure is reported in full on standard error when a job is given up,
+with everything that is needed to find out why. All text that came from targets is shown with its control characters
+escaped: a log must not be able to move the cursor of whoever reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import TracebackType
+from typing import Optional
+
+from jobtree import clock
+from jobtree.errors import JobTreeError, RunStopped
+from jobtree.paths import job_name
+from jobtree.store import FailureRow
+
+log = logging.getLogger("jobtree")
+
+
+def shown(text: str) -> str:
+    """A text from outside, safe to print: control characters but newline and tab are escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same in one line."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def describe_failure(row: FailureRow, given_up: bool) -> str:
+    """A failure for people, in a few lines or a few dozen."""
+    failure = row.failure
+    what = "failed and is given up" if given_up else "failed and will be tried again"
+    lines = [
+        f"Job {job_name(row.job)} ({one_line(row.name)}) {what}: {shown(failure.message)}",
+        f"  attempt {row.attempt} on {row.host or 'an unknown host'}, bundle {row.bundle or '-'}, "
+        f"{clock.text(row.moment)}, reason: {failure.kind}",
+    ]
+    if failure.traceback:
+        lines.append(_indented(failure.traceback))
+    if row.log is not None and failure.log_end > failure.log_start:
+        lines.append(f"  The job seems to have left a log file, indicating failure: {row.log}")
+        lines.append(f"  (bytes {failure.log_start} to {failure.log_end}); its last lines:")
+        lines.append(_indented(failure.output))
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line for line in shown(text).rstrip("\n").split("\n"))
+
+
+def message_from_job(message: str) -> None:
+    """A line that a target sent with logToMaster; the words before it are what other programs look for."""
+    log.critical("Got message from job at time: %s : %s", clock.wall(), shown(message))
+
+
+def end_with(error: JobTreeError, program: Optional[str] = None) -> int:
+    """Tell an error on standard error, without a traceback; returns the exit status."""
+    sys.stdout.flush()
+    prefix = f"{program}: " if program else "jobtree: "
+    print(prefix + shown(str(error)), file=sys.stderr, flush=True)
+    return error.exit_status
+
+
+def install_excepthook() -> None:
+    """Have errors of ours that nobody catches end the script with their message and status, not with a traceback."""
+    previous = sys.excepthook
+    if getattr(previous, "of_jobtree", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+        if isinstance(error, Interrupted):
+            _die_of_sigint()
+        if isinstance(error, JobTreeError):
+            # Raising SystemExit in the hook is how a hook sets the exit status.
+            raise SystemExit(end_with(error))
+        previous(kind, error, trace)
+
+    hook.of_jobtree = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a run; what that means was said already."""
+
+
+def _die_of_sigint() -> None:
+    # The way in which a shell learns that a program was interrupted and not merely unsuccessful (status 130).
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
+
+
+def stopped_by(number: int, how_to_continue: str) -> BaseException:
+    """The exception with which a run ends that was stopped by a signal."""
+    if number == signal.SIGINT:
+        return Interrupted(how_to_continue)
+    name = signal.Signals(number).name
+    return RunStopped(f"stopped by {name}. {how_to_continue}", number)

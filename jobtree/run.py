@@ -1,0 +1,273 @@
+"""Starting a run and continuing one, which are the same thing.
+
+``execute`` opens or makes the job tree, takes its lock, records the environment, recovers what an earlier master left,
+and turns the master's loop. Everything that a restart replaces (options, environment) is written again at each start;
+what it keeps (the tree, the run's token) is not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+from typing import Any, NamedTuple, Optional
+
+from batchsystems.abstract import AbstractBatchSystem, BatchSystemError
+from batchsystems.single_machine import SingleMachine
+from jobtree import environment, files, launcher, lock, processtree, report, serialization, treedir
+from jobtree.environment import Environment
+from jobtree.errors import JobTreeError, RunStopped, UsageError
+from jobtree.frames import Packed
+from jobtree.master import Master
+from jobtree.options import Settings
+from jobtree.paths import TreePaths
+from jobtree.starter import LauncherStarter
+from jobtree.store import ChildRow, Store
+from jobtree.target import Recorded, Target
+from jobtree.tree import ROOT_PARENT, Job, State, Tree
+
+log = logging.getLogger("jobtree")
+
+ROOT = 1
+"""The number of the root job: the first of bundle 0, which does not exist."""
+
+
+class Ended(NamedTuple):
+    """How a run ended: jobs done and failed in all, and where to read the result."""
+
+    done: int
+    failed: int
+    waiting: int
+
+
+def execute(settings: Settings, target: Optional[Target]) -> Ended:
+    """Run the tree at settings.job_tree to its end. target: its root if it is to be made; None: it must exist.
+
+    Raises UsageError, AnotherMaster, StorageError; RunStopped or KeyboardInterrupt when it was stopped.
+    """
+    paths = _paths(settings)
+    _check_built(settings)
+    existed = treedir.read_config(paths) is not None
+    if not existed:
+        if target is None:
+            raise UsageError(
+                f"{paths.root} is not a job tree, so there is nothing to continue. Start the script that makes it, "
+                "or look for it elsewhere."
+            )
+        treedir.make_root(paths)
+    holder = lock.TreeLock(paths)
+    holder.acquire()
+    try:
+        return _run_locked(paths, settings, target)
+    finally:
+        holder.release()
+
+
+def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) -> Ended:
+    config = treedir.read_config(paths)  # again: before we had the lock another master may have made it
+    recorded = _record_environment(paths, settings, target)
+    files.write_json(os.path.join(paths.root, "settings.json"), settings.to_dict())
+    if config is None:
+        assert target is not None
+        config = _make_tree(paths, target, recorded)
+        new = True
+    else:
+        new = False
+        if target is not None:
+            _compare(config, target, recorded)
+    store = Store(paths.database, exclusive=files.is_network(paths.root))
+    try:
+        tree = _load(store, settings)
+        if tree.complete:
+            return _already_complete(paths, tree)
+        if store.bundles():
+            processtree.kill_strays(config.run)
+        log.info(
+            "%s job tree %s: %d jobs ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
+            tree.totals[State.READY], tree.totals[State.BLOCKED], tree.totals[State.DONE],
+        )  # fmt: skip
+        batch = _batch_system(paths, settings, recorded, config.run)
+        try:
+            master = Master(paths, store, tree, batch, settings, recorded, config.run)
+            master.recover()
+            master.run()
+        finally:
+            batch.close()
+        return _end(paths, master, tree)
+    finally:
+        store.close()
+
+
+def _paths(settings: Settings) -> TreePaths:
+    if not settings.job_tree:
+        raise UsageError(
+            "Specify --jobTree DIR: the directory in which the run keeps its state (made if it is not there)."
+        )
+    return TreePaths(os.path.abspath(settings.job_tree))
+
+
+def _check_built(settings: Settings) -> None:
+    """Say so at once when something is asked for that this version does not have."""
+    if settings.big_batch_system is not None:
+        raise UsageError("--bigBatchSystem is not built yet in this version: all jobs go to --batchSystem.")
+    from batchsystems import registry
+
+    try:
+        registry.batch_system_class(settings.batch_system)
+    except BatchSystemError as error:
+        raise UsageError(str(error)) from None
+
+
+def _batch_system(
+    paths: TreePaths, settings: Settings, recorded: Environment, run: str
+) -> AbstractBatchSystem:
+    starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
+    limits: list[float] = [n for n in (settings.max_threads, settings.max_cpus) if n is not None]
+    batch = SingleMachine(min(limits) if limits else None, settings.max_memory, starter)
+    starter.warm_up()
+    return batch
+
+
+# -- making and loading ----------------------------------------------------------------------------------------
+
+
+def _record_environment(paths: TreePaths, settings: Settings, target: Optional[Target]) -> Environment:
+    """The environment of this start; a start without the script keeps the script's directory and search path."""
+    now = environment.of_this_process(settings.env_allow, settings.env_deny)
+    if target is None:
+        stored = files.read_json(paths.environment)
+        if stored is not None:
+            now = Environment.from_json(stored)._replace(variables=now.variables)
+    else:
+        now = now._replace(preload=_preload(target, now))
+    files.write_json(paths.environment, now.to_json())
+    return now
+
+
+def _preload(target: Target, recorded: Environment) -> list[str]:
+    """The module of the root target: what workers import before they are forked."""
+    fn = vars(target).get("_FunctionTarget__fn", type(target))
+    module = getattr(fn, "__module__", None)
+    if module == "__main__":
+        return [recorded.main.name] if recorded.main is not None else []
+    return [module] if module and not module.startswith("jobtree.") else []
+
+
+def _pack_root(target: Target, recorded: Environment) -> Packed:
+    return serialization.pack(target, recorded.main.name if recorded.main is not None else None)
+
+
+def _digest(packed: Packed) -> str:
+    return hashlib.sha256(packed.payload).hexdigest()[:16]
+
+
+def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treedir.Config:
+    digest = _digest(_pack_root(target, recorded))
+    target.rv()  # what the root's run() returns is the result of the run
+    packed = _pack_root(target, recorded)
+    treedir.make_directories(paths)
+    store = Store(paths.database, new=True)
+    try:
+        store.raise_generation()
+        store.begin()
+        tree = Tree()
+        shape = store.shape(packed.name, packed.memory, packed.cpu)
+        row = ChildRow(ROOT, shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions)
+        tree.add_root(Job(ROOT, ROOT_PARENT, shape), [row])
+        store.write(tree.take_changes(), tree.counts)
+        token = Recorded(target).token
+        assert token is not None
+        store.keep_result(token)
+        store.set("result_token", token)
+        store.commit()
+    finally:
+        store.close()
+    return treedir.write_config(paths, packed.name, digest, treedir.new_token())
+
+
+def _compare(config: treedir.Config, target: Target, recorded: Environment) -> None:
+    """Say what a restart does not take over."""
+    packed = _pack_root(target, recorded)
+    if packed.name != config.root:
+        log.warning(
+            "the job tree was started with %s and is given %s now: it goes on with what it has, and the new one is not "
+            "run. Give another --jobTree to run that.", config.root, packed.name,
+        )  # fmt: skip
+    elif _digest(packed) != config.root_digest:
+        log.warning(
+            "the job tree was started with other arguments of %s: it goes on with those. Options (limits, retries, "
+            "batch system, logging) are taken from this start.", config.root,
+        )  # fmt: skip
+
+
+def _load(store: Store, settings: Settings) -> Tree:
+    store.raise_generation()
+    tree = Tree(settings.retry_count, settings.max_lost)
+    tree.load(store.held_jobs(), store.counts())
+    store.begin()
+    if store.get("ended") == "in order" and tree.totals[State.FAILED]:
+        log.info("%d failed jobs are tried again", tree.totals[State.FAILED])
+        tree.renewed()
+        store.renew_failed()
+        store.write(tree.take_changes(), tree.counts)
+    if store.get("ended") != "complete":
+        store.set("ended", "")
+    store.commit()
+    return tree
+
+
+# -- ending ----------------------------------------------------------------------------------------------------
+
+
+def how_to_continue(root: str) -> str:
+    """The command that continues a tree."""
+    return f"Continue with: jobTreeRun --jobTree {shlex.quote(root)}"
+
+
+def _already_complete(paths: TreePaths, tree: Tree) -> Ended:
+    log.info(
+        "The job tree %s is complete (%d jobs): nothing to do. Remove it, or give another --jobTree, to run again.",
+        paths.root, tree.totals[State.DONE],
+    )  # fmt: skip
+    return Ended(tree.totals[State.DONE], 0, 0)
+
+
+def _end(paths: TreePaths, master: Master, tree: Tree) -> Ended:
+    done, failed = tree.totals[State.DONE], tree.totals[State.FAILED]
+    waiting = tree.totals[State.READY] + tree.totals[State.BLOCKED]
+    why = master.stopped_by
+    if why is not None:
+        again = how_to_continue(paths.root)
+        log.info("Stopped: %d jobs done, %d failed, %d waiting. %s", done, failed, waiting, again)
+        if isinstance(why, int):
+            raise report.stopped_by(why, again)
+        raise RunStopped(f"{why}\n{again}")
+    if failed:
+        log.critical(
+            "%d jobs failed, %d wait for them, %d are done. See them with: jobTreeStatus --verbose %s\n%s", failed,
+            waiting, done, shlex.quote(paths.root), how_to_continue(paths.root),
+        )  # fmt: skip
+    else:
+        log.info("Complete: %d jobs done. The record of the run is in %s", done, paths.root)
+    return Ended(done, failed, waiting)
+
+
+def result(root: str) -> Any:
+    """What the run() of a tree's root target returned, once the tree is complete. Raises JobTreeError if it is not."""
+    paths = TreePaths(os.path.abspath(root))
+    store = Store(paths.database, exclusive=files.is_network(paths.root))
+    try:
+        token = store.get("result_token")
+        kept = store.values.result()
+        if token not in kept:
+            raise JobTreeError(f"{paths.root} has no result: its root target has not ended")
+        values = {t: _reader(paths, value) for t, value in kept.items()}
+        return serialization.unpack(values[token](), values)
+    finally:
+        store.close()
+
+
+def _reader(paths: TreePaths, value: Any) -> Any:
+    """Reads a kept value: its bytes, or the file of that name."""
+    return (lambda: value) if isinstance(value, bytes) else (lambda: files.read(paths.absolute(value)) or b"")

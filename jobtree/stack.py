@@ -1,0 +1,67 @@
+"""``Stack``: how a script hands its first target over.
+
+parser = argparse.ArgumentParser()
+Stack.addJobTreeOptions(parser)
+options = parser.parse_args()
+failed = Stack(Setup(options.file)).startJobTree(options)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Optional
+
+from jobtree import environment, report, run
+from jobtree.errors import GuardMissing, UsageError
+from jobtree.logging_setup import set_up_logging
+from jobtree.options import add_options, default_options, settings_from
+from jobtree.target import Target, check_target
+
+
+class Stack:
+    """A pipeline: the target at its root, and everything that grows from it."""
+
+    def __init__(self, target: Target) -> None:
+        check_target(target, "Stack")
+        self.__target = target
+        self.__job_tree: Optional[str] = None
+
+    @staticmethod
+    def addJobTreeOptions(parser: Any) -> None:
+        """Add the options of jobtree to an argparse or optparse parser, or to one of their groups."""
+        add_options(parser)
+
+    @staticmethod
+    def getDefaultOptions() -> argparse.Namespace:
+        """An options object with all defaults, for scripts that parse no command line: set ``jobTree`` on it."""
+        return default_options()
+
+    def startJobTree(self, options: Any) -> int:
+        """Run the pipeline, or continue it if options.jobTree exists. Returns the number of failed jobs.
+
+        It returns only when the tree is complete (0) or nothing can progress any more (more than 0). Raises
+        UsageError (a wrong option, a directory that is not a job tree), AnotherMaster, StorageError, and RunStopped or
+        KeyboardInterrupt when the run was stopped. In a script none of these shows a traceback: the message is printed
+        and the exit status set (see jobtree.errors).
+        """
+        if environment.importing:
+            raise GuardMissing(
+                "the script calls startJobTree while a worker imports it to find its targets. Put what starts the run "
+                "below this line, and the run of the script itself is the only one that starts it:\n"
+                '    if __name__ == "__main__":'
+            )
+        report.install_excepthook()
+        try:
+            settings = settings_from(options)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        set_up_logging(settings, sys.stderr)
+        self.__job_tree = settings.job_tree
+        return run.execute(settings, self.__target).failed
+
+    def result(self) -> Any:
+        """What the root target's run() returned. Raises JobTreeError if the tree is not complete."""
+        if self.__job_tree is None:
+            raise UsageError("result() is there after startJobTree().")
+        return run.result(self.__job_tree)

@@ -1,0 +1,475 @@
+"""The tree on disk: one SQLite database with one writer.
+
+What must hold
+  - The master, and it alone, writes, and it holds the tree's lock while the database is open.
+  - One transaction for everything that a turn of the master's loop has collected and decided: it is there whole or not
+    at all. ``commit`` returns when it is on the disk (write-ahead log, synchronous=FULL). Only then may the master act.
+  - Every start raises ``generation``, and every transaction checks it. A master that lost its lock (a suspended
+    machine, a network file system) and wakes up refuses to write.
+  - Counts by shape and state are kept in the same transaction, so nobody ever has to count.
+
+The table ``jobs`` holds what is not done; a row goes when its job is DONE. ``payload`` is the target that the job is to
+run next: the current one while it is READY or ISSUED, the follow-on while it is BLOCKED. READY rows are found by shape
+through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores and
+memory; memory in steps of about 12 %, so that a pipeline that computes its requests has dozens of shapes and not
+millions (each row keeps its exact request).
+
+``removals`` are files and directories that must go: noted in the transaction that makes them superfluous, removed after
+it, struck after that. So a crash at any moment leaves nothing behind for ever.
+
+How it fails: every error of SQLite or of the disk becomes a StorageError, which stops the master.
+Another format than ours is refused in ``jobtree.treedir`` before anything here is opened.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Optional
+
+from jobtree.errors import BrokenInvariant, StorageError
+from jobtree.frames import Failure, Measures
+from jobtree.tree import Changes, Job, State
+from jobtree.values import RESULT, Returned, Values
+from jobtree.values import SCHEMA as VALUES_SCHEMA
+
+SCHEMA = (
+    """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE shapes (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, memory INTEGER NOT NULL, cpu REAL NOT NULL,
+    ready INTEGER NOT NULL DEFAULT 0, issued INTEGER NOT NULL DEFAULT 0, blocked INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
+    wall REAL NOT NULL DEFAULT 0, cpu_time REAL NOT NULL DEFAULT 0,
+    wall_min REAL, wall_max REAL NOT NULL DEFAULT 0, memory_max INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (name, memory, cpu)
+);
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, state INTEGER NOT NULL, shape INTEGER NOT NULL,
+    step INTEGER NOT NULL, attempt INTEGER NOT NULL, tries INTEGER NOT NULL, losses INTEGER NOT NULL,
+    pending INTEGER NOT NULL, has_next INTEGER NOT NULL, bundle INTEGER NOT NULL, alone INTEGER NOT NULL,
+    has_global INTEGER NOT NULL, memory INTEGER NOT NULL, time REAL NOT NULL, payload BLOB
+);
+CREATE INDEX ready ON jobs (shape, id) WHERE state = 0;
+CREATE INDEX held ON jobs (state, id) WHERE state > 0;
+CREATE TABLE bundles (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, shape INTEGER NOT NULL,
+    size INTEGER NOT NULL, offset INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, host TEXT
+);
+CREATE TABLE failures (
+    job INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
+    traceback TEXT NOT NULL, output TEXT NOT NULL, log TEXT, log_start INTEGER, log_end INTEGER,
+    host TEXT, bundle TEXT, moment REAL NOT NULL
+);
+CREATE TABLE removals (id INTEGER PRIMARY KEY, path TEXT NOT NULL);
+"""
+    + VALUES_SCHEMA
+)
+
+_COUNTS = "ready = ?, issued = ?, blocked = ?, failed = ?, done = ?"
+_JOB = (
+    "id, parent, shape, state, step, attempt, tries, losses, pending, has_next, bundle, alone, has_global, memory, "
+    "time"
+)
+_ROW = (
+    "UPDATE jobs SET state = ?, shape = ?, step = ?, attempt = ?, tries = ?, losses = ?, pending = ?, has_next = ?, "
+    "bundle = ?, alone = ?, has_global = ?, memory = ?, time = ?"
+)
+_INSERT = "INSERT INTO jobs VALUES (?, ?, 0, ?, 0, 0, 0, 0, 0, 1, 0, 0, 0, ?, ?, ?)"
+
+
+class ChildRow(NamedTuple):
+    """A new READY job: its number, shape, request in bytes, time in seconds, pickle, promises in the pickle."""
+
+    id: int
+    shape: int
+    memory: int
+    time: float
+    payload: bytes
+    mentions: Sequence[bytes]
+
+
+class BundleRow(NamedTuple):
+    """A bundle that is not over: its number, its name in the batch system, how far its outcome file was adopted."""
+
+    id: int
+    name: str
+    backend: str
+    shape: int
+    size: int
+    offset: int
+    created: float
+    host: Optional[str]
+
+
+class FailureRow(NamedTuple):
+    """The last failure of a job, with what a person needs to find out why."""
+
+    job: int
+    attempt: int
+    name: str
+    failure: Failure
+    log: Optional[str]
+    host: Optional[str]
+    bundle: Optional[str]
+    moment: float
+
+
+class Shape(NamedTuple):
+    """What may share a worker. memory and cpu are 0 where the target did not say."""
+
+    id: int
+    name: str
+    memory: int
+    cpu: float
+
+
+class ShapeStats:
+    """What the targets of one shape have used so far."""
+
+    __slots__ = ("succeeded", "failures", "wall", "cpu_time", "wall_min", "wall_max", "memory_max")
+
+    def __init__(self, *row: Any) -> None:
+        self.succeeded: int = row[0]
+        self.failures: int = row[1]
+        self.wall: float = row[2]
+        self.cpu_time: float = row[3]
+        self.wall_min: Optional[float] = row[4]
+        self.wall_max: float = row[5]
+        self.memory_max: int = row[6]
+
+    def add(self, measures: Measures) -> None:
+        """One more target has succeeded."""
+        wall = measures.wall
+        self.succeeded += 1
+        self.wall += wall
+        self.cpu_time += measures.cpu
+        if self.wall_min is None or wall < self.wall_min:
+            self.wall_min = wall
+        if wall > self.wall_max:
+            self.wall_max = wall
+        if measures.memory > self.memory_max:
+            self.memory_max = measures.memory
+
+
+def memory_step(memory: int) -> int:
+    """A request rounded up to three significant bits: the memory of its shape."""
+    if memory <= 0:
+        return 0
+    shift = max(0, memory.bit_length() - 3)
+    return -(-memory >> shift) << shift if shift else memory
+
+
+class Store:
+    """The master's connection. Every method but the constructor and ``close`` is called inside ``begin``/``commit``,
+    except the loading ones at the start. Raises StorageError."""
+
+    def __init__(self, path: str, new: bool = False, exclusive: bool = False) -> None:
+        """Open the database; new: make the tables. exclusive: for file systems without shared memory (network)."""
+        self.path = path
+        with _Translated(path):
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, timeout=30.0, cached_statements=256
+            )
+            execute = self._connection.execute
+            if exclusive:
+                # Set before the first access, this keeps SQLite from needing shared memory for its log's index.
+                execute("PRAGMA locking_mode = EXCLUSIVE")
+            execute("PRAGMA journal_mode = WAL")
+            execute("PRAGMA synchronous = FULL")
+            execute("PRAGMA wal_autocheckpoint = 8000")
+            execute("PRAGMA cache_size = -49152")
+            execute("PRAGMA temp_store = MEMORY")
+            if new:
+                execute("BEGIN IMMEDIATE")
+                for statement in SCHEMA.split(";"):
+                    execute(statement)
+                execute("INSERT INTO meta VALUES ('generation', 0), ('next_bundle', 1)")
+                execute("COMMIT")
+            self.values = Values(self._connection)
+            self._dropped: list[str] = []
+            self._shapes: dict[tuple[str, int, float], int] = {}
+            self.shapes: dict[int, Shape] = {}
+            self.stats: dict[int, ShapeStats] = {}
+            self.generation = 0
+            for row in execute(
+                "SELECT id, name, memory, cpu, succeeded, failures, wall, cpu_time, wall_min, wall_max, memory_max "
+                "FROM shapes"
+            ):
+                self._know_shape(Shape(*row[:4]), ShapeStats(*row[4:]))
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def raise_generation(self) -> int:
+        """A new master: from now on earlier ones cannot write. Commits."""
+        with _Translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            self.generation = int(self.get("generation")) + 1
+            self.set("generation", self.generation)
+            self._connection.execute("COMMIT")
+        return self.generation
+
+    def begin(self) -> None:
+        """Start a transaction; StorageError if another master has taken over."""
+        with _Translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            found = self.get("generation")
+            if found != self.generation:
+                self._connection.execute("ROLLBACK")
+                raise StorageError(
+                    f"{self.path} was taken over by another master (start {found}, this one is {self.generation}). "
+                    "This one stops without writing; the other one carries on."
+                )
+
+    def commit(self) -> None:
+        """Make the transaction durable. When this returns, acting on it is safe."""
+        with _Translated(self.path):
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is rolled back."""
+        self._connection.close()
+
+    def get(self, key: str) -> Any:
+        """A value of the table ``meta``; None if it is not there."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def set(self, key: str, value: Any) -> None:
+        """Write a value of the table ``meta``."""
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # -- loading -----------------------------------------------------------------------------------------------
+
+    def held_jobs(self) -> Iterator[Job]:
+        """The ISSUED and BLOCKED jobs."""
+        with _Translated(self.path):
+            for row in self._connection.execute(
+                f"SELECT {_JOB} FROM jobs INDEXED BY held WHERE state > 0 AND state < 3"
+            ):
+                yield _job(row)
+
+    def counts(self) -> dict[int, tuple[int, ...]]:
+        """The number of jobs by shape, in the order of ``State``."""
+        rows = self._connection.execute("SELECT id, ready, issued, blocked, failed, done FROM shapes")
+        return {row[0]: tuple(row[1:]) for row in rows}
+
+    def bundles(self) -> list[BundleRow]:
+        """The bundles that are not over."""
+        rows = self._connection.execute(
+            "SELECT id, name, backend, shape, size, offset, created, host FROM bundles"
+        )
+        return [BundleRow(*row) for row in rows]
+
+    def removals(self) -> list[tuple[int, str]]:
+        """What is still to be removed: (row, path relative to the tree)."""
+        return [(row[0], row[1]) for row in self._connection.execute("SELECT id, path FROM removals")]
+
+    # -- what a turn writes ------------------------------------------------------------------------------------
+
+    def shape(self, name: str, memory: Optional[int], cpu: Optional[float]) -> int:
+        """The number of the shape of a request, made if it is new."""
+        key = (name, memory_step(memory or 0), cpu or 0.0)
+        number = self._shapes.get(key)
+        if number is None:
+            with _Translated(self.path):
+                cursor = self._connection.execute(
+                    "INSERT INTO shapes (name, memory, cpu) VALUES (?, ?, ?)", key
+                )
+            number = int(cursor.lastrowid or 0)
+            self._know_shape(Shape(number, *key), ShapeStats(0, 0, 0.0, 0.0, None, 0.0, 0))
+        return number
+
+    def write(self, changes: Changes, counts: dict[int, list[int]]) -> None:
+        """Apply what the tree decided; see ``take_dropped`` for the files that this makes superfluous."""
+        with _Translated(self.path):
+            executemany = self._connection.executemany
+            for parent, source in changes.children:
+                self._insert_children(parent, source)
+            if changes.issued:
+                executemany(
+                    "UPDATE jobs SET state = 1, bundle = ?, attempt = attempt + 1 WHERE id = ?",
+                    changes.issued,
+                )
+            if changes.touched:
+                self._rewrite(changes)
+            if changes.done:
+                executemany("DELETE FROM jobs WHERE id = ?", [(id,) for id in changes.done])
+                self._dropped.extend(self.values.release(changes.done))
+            if changes.forgiven:
+                executemany("DELETE FROM failures WHERE job = ?", [(id,) for id in changes.forgiven])
+            if changes.shapes:
+                executemany(
+                    f"UPDATE shapes SET {_COUNTS} WHERE id = ?",
+                    [(*counts[shape], shape) for shape in changes.shapes],
+                )
+
+    def _insert_children(self, parent: int, source: Iterable[ChildRow]) -> None:
+        mentions: list[tuple[int, Sequence[bytes]]] = []
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for row in source:
+                if row[5]:
+                    mentions.append((row[0], row[5]))
+                yield row[0], parent, row[1], row[2], row[3], row[4]
+
+        self._connection.executemany(_INSERT, rows())
+        for id, tokens in mentions:
+            self.values.mention(id, tokens)
+
+    def _rewrite(self, changes: Changes) -> None:
+        plain, with_payload = [], []
+        mentions: list[tuple[int, Sequence[bytes]]] = []
+        specs = changes.specs
+        for id, job in changes.touched.items():
+            row = (
+                int(job.state), job.shape, job.step, job.attempt, job.tries, job.losses, job.pending, job.has_next,
+                job.bundle, job.alone, job.has_global, job.memory, job.time,
+            )  # fmt: skip
+            if id in specs:
+                spec = specs[id]
+                payload, tokens = (None, ()) if spec is None else spec.packed
+                with_payload.append((*row, payload, id))
+                mentions.append((id, tokens))
+            else:
+                plain.append((*row, id))
+        self._connection.executemany(f"{_ROW} WHERE id = ?", plain)
+        self._connection.executemany(f"{_ROW}, payload = ? WHERE id = ?", with_payload)
+        for id, tokens in mentions:
+            self._replace_mentions(id, tokens)
+
+    def _replace_mentions(self, id: int, tokens: Sequence[bytes]) -> None:
+        # The new target's mentions are noted under a stand-in first, so that a value that the old and the new target
+        # both mention does not go in between.
+        if tokens:
+            stand_in = b"next of %d" % id
+            self.values.mention(stand_in, tokens)
+            self._dropped.extend(self.values.release([id]))
+            self.values.mention(id, tokens)
+            self._dropped.extend(self.values.release([stand_in]))
+        else:
+            self._dropped.extend(self.values.release([id]))
+
+    def take_dropped(self) -> list[str]:
+        """Files (relative to the tree) of values that nobody can ask for any more, since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def keep_values(self, returned: Sequence[Returned]) -> None:
+        """Targets returned promised values; called after ``write``, which notes who mentions them."""
+        with _Translated(self.path):
+            self._dropped.extend(self.values.keep(returned))
+
+    def keep_result(self, token: bytes) -> None:
+        """The run's result is the value of this token."""
+        self.values.mention(RESULT, [token])
+
+    def renew_failed(self) -> None:
+        """FAILED jobs become READY with all their tries (the tree has changed the counts)."""
+        with _Translated(self.path):
+            self._connection.execute(
+                "UPDATE jobs SET state = 0, tries = 0, losses = 0, alone = 0 WHERE state > 0 AND state = 3"
+            )
+
+    def write_stats(self, shapes: Iterable[int]) -> None:
+        """Write down what the targets of these shapes used."""
+        rows = []
+        for shape in shapes:
+            s = self.stats[shape]
+            rows.append(
+                (s.succeeded, s.failures, s.wall, s.cpu_time, s.wall_min, s.wall_max, s.memory_max, shape)
+            )
+        with _Translated(self.path):
+            self._connection.executemany(
+                "UPDATE shapes SET succeeded = ?, failures = ?, wall = ?, cpu_time = ?, wall_min = ?, wall_max = ?, "
+                "memory_max = ? WHERE id = ?",
+                rows,
+            )
+
+    def ready(self, shape: int, after: int, limit: int) -> list[tuple[Job, bytes]]:
+        """READY jobs of a shape with numbers above ``after``, oldest first, with their targets."""
+        with _Translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_JOB}, payload FROM jobs INDEXED BY ready WHERE state = 0 AND shape = ? AND id > ? "
+                "ORDER BY id LIMIT ?",
+                (shape, after, limit),
+            ).fetchall()
+        return [(_job(row), row[15]) for row in rows]
+
+    def new_bundle(self, row: BundleRow) -> None:
+        """A bundle is about to be submitted under this name."""
+        with _Translated(self.path):
+            self._connection.execute("INSERT INTO bundles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def take_bundle_number(self) -> int:
+        """A number for a new bundle."""
+        number = int(self.get("next_bundle"))
+        self.set("next_bundle", number + 1)
+        return number
+
+    def adopted(self, offsets: Iterable[tuple[int, int]]) -> None:
+        """Outcome files have been adopted up to (offset, bundle)."""
+        with _Translated(self.path):
+            self._connection.executemany("UPDATE bundles SET offset = ? WHERE id = ?", offsets)
+
+    def bundle_over(self, bundle: int) -> None:
+        """A bundle is over and its outcome file read to the end."""
+        with _Translated(self.path):
+            self._connection.execute("DELETE FROM bundles WHERE id = ?", (bundle,))
+
+    def note_failure(self, row: FailureRow) -> None:
+        """The latest failure of a job."""
+        f = row.failure
+        with _Translated(self.path):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (row.job, row.attempt, row.name, f.kind, f.message, f.traceback, f.output, row.log, f.log_start,
+                 f.log_end,                 row.host, row.bundle, row.moment),
+            )  # fmt: skip
+
+    def note_removals(self, paths: Sequence[str]) -> list[tuple[int, str]]:
+        """Paths, relative to the tree, that must go after the commit; struck with ``strike_removals``."""
+        noted = []
+        with _Translated(self.path):
+            for path in paths:
+                cursor = self._connection.execute("INSERT INTO removals (path) VALUES (?)", (path,))
+                noted.append((int(cursor.lastrowid or 0), path))
+        return noted
+
+    def strike_removals(self, rows: Iterable[int]) -> None:
+        """These have been removed."""
+        with _Translated(self.path):
+            self._connection.executemany("DELETE FROM removals WHERE id = ?", [(row,) for row in rows])
+
+    def _know_shape(self, shape: Shape, stats: ShapeStats) -> None:
+        self._shapes[(shape.name, shape.memory, shape.cpu)] = shape.id
+        self.shapes[shape.id] = shape
+        self.stats[shape.id] = stats
+
+
+def _job(row: Sequence[Any]) -> Job:
+    return Job(
+        row[0], row[1], row[2], State(row[3]), row[4], row[5], row[6], row[7], row[8], bool(row[9]), row[10],
+        bool(row[11]), bool(row[12]), row[13], row[14],
+    )  # fmt: skip
+
+
+class _Translated:
+    """Turns SQLite's errors into StorageError; a class because a generator would cost 1 us at every use."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise BrokenInvariant(f"{self._path}: {error}") from error
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(
+                f"{self._path}: {error}. The master stops here and the tree stays as it was at the last commit. Look "
+                "at the space left on that file system (df, quota) and at the system's log; then start the same "
+                "command again."
+            ) from error

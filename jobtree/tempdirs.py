@@ -1,0 +1,86 @@
+"""Temporary directories: who makes them, and who removes them, whatever happens.
+
+Local ones lie where the machine wants temporary files, in one directory a bundle whose name carries the run's token:
+``/tmp/jobtree-RUN-BUNDLE/N``. A target's own is made when it asks for it and removed by its worker when it has ended;
+if the worker dies, whoever collects it removes the bundle's directory; if that dies too, the next start does, which
+finds them by the token. Global ones lie in the job tree; the store knows which jobs have one.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import tempfile
+from typing import Optional
+
+from jobtree import files
+from jobtree.errors import StorageError
+
+
+def local_root() -> str:
+    """Where this machine wants temporary files (TMPDIR, else /tmp ...)."""
+    return tempfile.gettempdir()
+
+
+def local_base(run: str, bundle: int) -> str:
+    """The directory of all local temporary directories of a bundle."""
+    return os.path.join(local_root(), f"jobtree-{run}-{bundle}")
+
+
+def make_local(run: str, bundle: int, n: int) -> str:
+    """Make the n-th local temporary directory of a bundle; empty, mode 0700. Raises StorageError."""
+    base = local_base(run, bundle)
+    try:
+        try:
+            os.mkdir(base, 0o700)
+        except FileExistsError:
+            status = os.lstat(base)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+                raise StorageError(f"{base} is not a directory of ours; somebody planted it there.") from None
+        path = os.path.join(base, str(n))
+        if os.path.lexists(path):
+            files.remove_tree(path)
+        os.mkdir(path, 0o700)
+        return path
+    except OSError as error:
+        raise files.refused(error, base) from error
+
+
+def remove_local(run: str, bundle: int) -> Optional[str]:
+    """Remove a bundle's local temporary directories; says in words what is left over."""
+    base = local_base(run, bundle)
+    return files.remove_tree(base) if os.path.lexists(base) else None
+
+
+def sweep_local(run: str) -> None:
+    """Remove all local temporary directories of a run on this machine; none of its workers may be alive here."""
+    for path in glob.glob(os.path.join(glob.escape(local_root()), f"jobtree-{run}-*")):
+        if not os.path.islink(path) and os.lstat(path).st_uid == os.getuid():
+            files.remove_tree(path)
+
+
+def make_global(path: str) -> str:
+    """Make a chain's global temporary directory if it is not there."""
+    for _ in range(100):
+        try:
+            os.makedirs(path, 0o700, exist_ok=True)
+            return path
+        except FileNotFoundError:
+            continue  # the directory above was empty and went just now, with the one of another job
+        except OSError as error:
+            raise files.refused(error, path) from error
+    raise StorageError(f"{path} cannot be made: the directories above it keep disappearing.")
+
+
+def remove_global(path: str, top: str) -> Optional[str]:
+    """Remove a chain's global temporary directory, and those above it, below ``top``, that are empty then."""
+    left = files.remove_tree(path) if os.path.lexists(path) else None
+    above = os.path.dirname(path)
+    while above != top:
+        try:
+            os.rmdir(above)
+        except OSError:
+            break  # not empty, or gone
+        above = os.path.dirname(above)
+    return left

@@ -1,0 +1,126 @@
+"""The job tree directory: making one, and refusing what is not one.
+
+``config.json`` is written last when a tree is made. A directory without it that holds only names of ours is a tree
+whose making was interrupted: nothing has run from it, and it is made again. Anything else in the way is refused before
+anything is read from it, because what lies in a job tree is code: it must be ours, and nobody else may write there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from typing import NamedTuple
+
+from jobtree import clock, files
+from jobtree.errors import NotAJobTree
+from jobtree.paths import FORMAT, TreePaths
+from jobtree.version import VERSION
+
+_OURS = frozenset(
+    ["lock", "lock.json", "config.json", "environment.json", "settings.json", "tree.sqlite", "tree.sqlite-wal",
+     "tree.sqlite-shm", "tree.sqlite-journal"]
+)  # fmt: skip
+
+
+class Config(NamedTuple):
+    """What ``config.json`` says. run: the token that names this run in batch systems and temporary directories;
+    root, root_digest: the class of the first target, and a digest of its pickle."""
+
+    format: int
+    version: str
+    run: str
+    created: float
+    root: str
+    root_digest: str
+
+
+def check(paths: TreePaths) -> None:
+    """Raise NotAJobTree unless the directory is ours alone. (It need not exist.)"""
+    root = paths.root
+    try:
+        status = os.stat(root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise files.refused(error, root) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotAJobTree(f"{root} is a file; a job tree is a directory. Give another --jobTree.")
+    if status.st_uid != os.geteuid():
+        raise NotAJobTree(
+            f"{root} belongs to the user with number {status.st_uid} and you are {os.geteuid()}. A job tree holds code "
+            "that runs as whoever continues it; only its owner may. Give a --jobTree of your own."
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.listdir(root):
+        raise NotAJobTree(
+            f"{root} can be written by others (mode {stat.S_IMODE(status.st_mode):o}), who may have put code there. "
+            f"If you trust what is there: chmod go-w {root}"
+        )
+
+
+def read_config(paths: TreePaths) -> Config | None:
+    """The configuration of a tree; None if there is none (or its making was interrupted).
+
+    Raises NotAJobTree for a directory that holds something else, or another version's tree.
+    """
+    check(paths)
+    stored = files.read_json(paths.config)
+    if stored is None:
+        _check_empty(paths)
+        return None
+    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
+        raise NotAJobTree(f"{paths.config} is not of a job tree. Give another --jobTree.")
+    if stored["format"] != FORMAT:
+        raise NotAJobTree(
+            f"{paths.root} was made by jobtree {stored.get('version')} in format {stored['format']}; this is jobtree "
+            f"{VERSION}, which reads format {FORMAT}. Continue it with that version, or start anew elsewhere."
+        )
+    return Config(**{name: stored[name] for name in Config._fields})
+
+
+def _check_empty(paths: TreePaths) -> None:
+    try:
+        names = set(os.listdir(paths.root))
+    except FileNotFoundError:
+        return
+    ours = _OURS | {os.path.basename(path) for path in paths.directories()}
+    others = sorted(name for name in names - ours if not name.startswith("config.json."))
+    if others:
+        raise NotAJobTree(
+            f"{paths.root} exists and is not a job tree: it holds {others[0]!r}"
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}. Give a directory that does not exist yet."
+        )
+
+
+def make_root(paths: TreePaths) -> None:
+    """Make the directory itself, so that its lock can be taken. Raises StorageError."""
+    try:
+        os.makedirs(paths.root, 0o700, exist_ok=True)
+        os.chmod(paths.root, 0o700)
+    except OSError as error:
+        raise files.refused(error, paths.root) from error
+
+
+def make_directories(paths: TreePaths) -> None:
+    """Make the directories of a tree that is to be made; what an interrupted making left is used or removed."""
+    try:
+        for path in paths.directories():
+            os.makedirs(path, 0o700, exist_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            files.remove(paths.database + suffix)
+    except OSError as error:
+        raise files.refused(error, paths.root) from error
+
+
+def write_config(paths: TreePaths, root: str, root_digest: str, run: str) -> Config:
+    """Make the tree one: everything else is there. Durable when it returns."""
+    config = Config(FORMAT, VERSION, run, clock.wall(), root, root_digest)
+    files.fsync_directory(paths.root)
+    files.write_json(paths.config, config._asdict())
+    files.fsync_directory(os.path.dirname(paths.root))
+    return config
+
+
+def new_token() -> str:
+    """A token for a new run: letters and digits, good for names of jobs and of directories."""
+    return secrets.token_hex(6)

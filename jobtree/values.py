@@ -1,0 +1,133 @@
+"""Kept promises: the returned values that somebody may still ask for.
+
+A value is kept as long as a stored pickle mentions its token: the target that a job is to run next, or another kept
+value (a target may return a promise). ``mentions`` has one row for each such (holder, token); a holder is a job's
+number, or the token of a value, or ``RESULT`` for the result of the run. When the last mention of a token goes, its
+value goes, and with it what that value mentioned. All of this happens inside the transaction that causes it.
+
+A pipeline without promises pays one integer comparison a commit for this.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+SCHEMA = """
+CREATE TABLE promised (token BLOB PRIMARY KEY, value BLOB, file TEXT);
+CREATE TABLE mentions (holder NOT NULL, token BLOB NOT NULL, PRIMARY KEY (holder, token)) WITHOUT ROWID;
+CREATE INDEX mentioned ON mentions (token);
+"""
+
+RESULT = 0
+"""The holder of the token of the run's result; no job has this number."""
+
+Holder = Union[int, bytes]
+
+
+class Returned(NamedTuple):
+    """A promised value that a target returned: its bytes or the file they are in, and the promises in it."""
+
+    token: bytes
+    value: Optional[bytes]
+    file: Optional[str]
+    mentions: Sequence[bytes]
+
+
+class Values:
+    """The two tables, seen through the master's connection and inside its transactions."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._mentions: int = connection.execute("SELECT count(*) FROM mentions").fetchone()[0]
+
+    def mention(self, holder: Holder, tokens: Iterable[bytes]) -> None:
+        """A holder's pickle, about to be stored, mentions these tokens."""
+        rows = [(holder, token) for token in tokens]
+        if rows:
+            self._connection.executemany("INSERT OR IGNORE INTO mentions VALUES (?, ?)", rows)
+            self._mentions += len(rows)
+
+    def keep(self, returned: Sequence[Returned]) -> list[str]:
+        """Targets returned promised values. Those that nobody mentions are not kept. Returns files to remove.
+
+        All are taken in before any is judged, because one may mention another, whichever came first. A token is
+        kept once: a second value is ignored.
+        """
+        execute = self._connection.execute
+        files = []
+        fresh = []
+        for value in returned:
+            if execute("SELECT 1 FROM promised WHERE token = ?", (value.token,)).fetchone() is not None:
+                if value.file is not None:
+                    files.append(value.file)
+                continue
+            execute("INSERT INTO promised VALUES (?, ?, ?)", (value.token, value.value, value.file))
+            self.mention(value.token, value.mentions)
+            fresh.append(value.token)
+        for token in fresh:
+            files.extend(self._drop_unless_mentioned(token))
+        return files
+
+    def release(self, holders: Iterable[Holder]) -> list[str]:
+        """These holders' pickles are gone. Returns the files of values that nobody can ask for any more."""
+        files: list[str] = []
+        if not self._mentions:
+            return files
+        waiting = list(holders)
+        execute = self._connection.execute
+        while waiting:
+            holder = waiting.pop()
+            tokens = [row[0] for row in execute("SELECT token FROM mentions WHERE holder = ?", (holder,))]
+            if not tokens:
+                continue
+            execute("DELETE FROM mentions WHERE holder = ?", (holder,))
+            self._mentions = max(0, self._mentions - len(tokens))
+            for token in tokens:
+                files.extend(self._drop_unless_mentioned(token, waiting))
+        return files
+
+    def _drop_unless_mentioned(self, token: bytes, holders: Optional[list[Holder]] = None) -> list[str]:
+        """Drop a value that nobody mentions. What it mentions is released too: later, by way of holders, or now."""
+        execute = self._connection.execute
+        if execute("SELECT 1 FROM mentions WHERE token = ?", (token,)).fetchone() is not None:
+            return []
+        row = execute("SELECT file FROM promised WHERE token = ?", (token,)).fetchone()
+        if row is None:
+            return []
+        execute("DELETE FROM promised WHERE token = ?", (token,))
+        files = [row[0]] if row[0] is not None else []
+        if holders is None:
+            return files + self.release([token])
+        holders.append(token)
+        return files
+
+    def of_job(self, job: int) -> dict[bytes, Any]:
+        """The kept values that a job's target can ask for, directly or through another value: bytes or file name."""
+        found: dict[bytes, Any] = {}
+        if not self._mentions:
+            return found
+        waiting: list[Holder] = [job]
+        execute = self._connection.execute
+        while waiting:
+            holder = waiting.pop()
+            for (token,) in execute("SELECT token FROM mentions WHERE holder = ?", (holder,)).fetchall():
+                if token in found:
+                    continue
+                row = execute("SELECT value, file FROM promised WHERE token = ?", (token,)).fetchone()
+                if row is not None:
+                    found[token] = row[0] if row[1] is None else row[1]
+                    waiting.append(token)
+        return found
+
+    def result(self) -> dict[bytes, Any]:
+        """The run's result with all that it mentions, as ``of_job``; empty if the root has not ended."""
+        return self.of_job(RESULT)
+
+    def result_token(self) -> Optional[bytes]:
+        """The token of the run's result."""
+        row: Optional[tuple[bytes]] = self._connection.execute(
+            "SELECT token FROM mentions WHERE holder = ?", (RESULT,)
+        ).fetchone()
+        return row[0] if row else None

@@ -1,0 +1,20 @@
+"""The single machine keeps the contract, with pidfds and without."""
+
+from __future__ import annotations
+
+from batchsystems.abstract import AbstractBatchSystem
+from batchsystems.processes import PopenStarter
+from batchsystems.single_machine import SingleMachine
+from tests.conformance.batch_system import BatchSystemContract
+
+
+class TestSingleMachine(BatchSystemContract):
+    def make(self) -> AbstractBatchSystem:
+        return SingleMachine(cpu=3, memory=1 << 30)
+
+
+class TestSingleMachineWithoutPidfds(BatchSystemContract):
+    short_jobs = 200
+
+    def make(self) -> AbstractBatchSystem:
+        return SingleMachine(cpu=3, memory=1 << 30, starter=PopenStarter(use_pidfd=False))

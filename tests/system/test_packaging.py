@@ -1,0 +1,133 @@
+"""What is installed, what works without installing, and that the documents point to things that exist."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMMANDS = ["jobTreeKill", "jobTreeRun", "jobTreeStats", "jobTreeStatus"]
+DOCUMENTS = sorted(
+    path
+    for path in CHECKOUT.rglob("*.md")
+    if not any(part.startswith(".") for part in path.relative_to(CHECKOUT).parts)
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built from a copy: building leaves files behind, and those of an old build would get in."""
+    directory = tmp_path_factory.mktemp("wheel")
+    source = directory / "source"
+    source.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "jobTree.py"):
+        shutil.copy(CHECKOUT / name, source)
+    for name in ("jobtree", "batchsystems", "tests", "examples"):
+        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # No isolation: that would fetch setuptools from the network again.
+    build = "import setuptools.build_meta as backend; backend.build_wheel('..')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (built,) = directory.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_wheel_holds_the_library_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    expected = {"jobTree.py"}
+    for top in ("jobtree", "batchsystems"):
+        for path in (CHECKOUT / top).rglob("*"):
+            if path.suffix == ".py" or path.name == "py.typed":
+                expected.add(path.relative_to(CHECKOUT).as_posix())
+
+    found = {name for name in wheel.namelist() if ".dist-info/" not in name}
+
+    assert found == expected
+
+
+def test_wheel_names_its_commands_requirements_and_license(wheel: zipfile.ZipFile) -> None:
+    info = {name.partition(".dist-info/")[2]: name for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = Parser().parsestr(wheel.read(info["METADATA"]).decode())
+    entry_points = ConfigParser()
+    entry_points.optionxform = str  # type: ignore[assignment,method-assign]  # keep the capitals of the names
+    entry_points.read_string(wheel.read(info["entry_points.txt"]).decode())
+
+    required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["cloudpickle", "filelock", "psutil"]
+    assert metadata["Requires-Python"] == ">=3.9"
+    assert metadata["License"] == "MIT"
+    assert sorted(entry_points["console_scripts"]) == COMMANDS
+    assert any(name.endswith("LICENSE") for name in info)
+
+
+@pytest.fixture(scope="module")
+def bare_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second checkout, which is not the one that is installed in this environment."""
+    directory = tmp_path_factory.mktemp("elsewhere") / "check out"
+    for name in ("bin", "jobtree", "batchsystems"):
+        shutil.copytree(CHECKOUT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs_from_a_checkout_that_is_not_installed(
+    command: str, bare_checkout: Path, tmp_path: Path
+) -> None:
+    script = bare_checkout / "bin" / command
+    # Runs the script as the command line would, and then tells where it has found the library.
+    program = """if True:
+        import runpy, sys
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, end.code
+        print("from", sys.modules["jobtree"].__file__)
+    """
+    arguments = ["-c", "import sys; sys.argv.pop(0)\n" + program, str(script), "--help"]
+
+    run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith(f"usage: {command} ")
+    assert run.stdout.endswith(f"from {bare_checkout / 'jobtree' / '__init__.py'}\n")
+    assert os.access(script, os.X_OK)
+    assert list(tmp_path.iterdir()) == [], "asking for help has left something behind"
+
+
+def test_readme_is_short() -> None:
+    assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_first_pipeline_of_the_readme_runs(tmp_path: Path) -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# (\w+\.py).*?)```", readme, flags=re.DOTALL)
+    script = tmp_path / code[1]
+    script.write_text(code[0], encoding="utf-8")
+    length = len(code[0].splitlines())
+
+    run = subprocess.run(
+        [sys.executable, script.name, "--jobTree", "jt", script.name, script.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert f"{2 * length} lines in 2 files" in run.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_links_lead_somewhere(document: Path) -> None:
+    content = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [
+        link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", content) if "://" not in link
+    ]
+
+    missing = [target for target in targets if target and not (document.parent / target).exists()]
+
+    assert missing == []
