@@ -12,7 +12,6 @@ This file must start on any Python 3, to be able to say that 3.9 is needed.
 
 import configparser
 import fcntl
-import glob
 import os
 import shutil
 import subprocess
@@ -56,8 +55,6 @@ def description():
     for section in parser.sections():
         if section.startswith("options"):
             lines += ["%s = %s" % item for item in parser.items(section)]
-    # An editable install knows the packages and modules that were there when it was made.
-    lines += sorted(os.path.relpath(path, CHECKOUT) for path in importable())
     return "\n".join(lines + [""])
 
 
@@ -65,11 +62,6 @@ def same_interpreter(description, other):
     # type: (str, str) -> bool
     """Whether an environment of the one description can be brought up to the other, or must be made anew."""
     return description.splitlines()[:3] == other.splitlines()[:3]
-
-
-def importable():
-    # type: () -> list[str]
-    return glob.glob(os.path.join(CHECKOUT, "*", "__init__.py")) + glob.glob(os.path.join(CHECKOUT, "*.py"))
 
 
 def read(path):

@@ -29,6 +29,9 @@ IMPORT_FAILURES = 3
 """After import errors in so many different bundles nothing more is issued: it would fail as well."""
 
 
+_SAME_WARNINGS = 3
+
+
 class News(NamedTuple):
     """A line for the user, told after the commit: a level of logging, or None for a message of a target."""
 
@@ -61,6 +64,7 @@ class Adopter:
         self.collected = Collected()
         self.import_error: Optional[str] = None
         self._import_failures: set[int] = set()
+        self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
 
     def take(self) -> tuple[Changes, Collected]:
@@ -104,7 +108,7 @@ class Adopter:
         elif kind == frames.MESSAGE:
             self.collected.news.append(News(None, body[3]))
         elif kind == frames.WARNING:
-            self._warn(f"job {job_name(body[1])} {body[3]}")
+            self._warn_of_target(body[1], body[3])
         elif kind == frames.CANNOT_IMPORT:
             self._cannot_import(bundle, body[1], body[2], body[3])
         elif kind == frames.GAVE_BACK:
@@ -312,6 +316,13 @@ class Adopter:
 
     def _warn(self, text: str) -> None:
         self.collected.news.append(News(logging.WARNING, text))
+
+    def _warn_of_target(self, id: int, text: str) -> None:
+        """What a worker found out about a target; the same thing of thousands of targets is said a few times only."""
+        times = self._warned[text] = self._warned.get(text, 0) + 1
+        if times <= _SAME_WARNINGS:
+            last = " (said no more of other jobs)" if times == _SAME_WARNINGS else ""
+            self._warn(f"job {job_name(id)} {one_line(text)}{last}")
 
 
 def tell(news: Iterable[News]) -> None:

@@ -8,6 +8,7 @@ this machine are dead too, and a bundle is simply made again. What has to surviv
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional
@@ -17,6 +18,8 @@ from jobtree.blame import Judgement
 from jobtree.frames import BundleHeader, BundleJob, Frame
 from jobtree.paths import TreePaths, job_id
 from jobtree.store import ChildRow
+
+log = logging.getLogger("jobtree")
 
 _PIECE = 4 << 20
 _ROWS_IN_MEMORY = 4000
@@ -53,12 +56,19 @@ def remove_bundle(paths: TreePaths, bundle: int, log: bool) -> None:
 
 def wait_for_worker(paths: TreePaths, bundle: int) -> None:
     """Wait until no process on this machine holds the bundle's outcome file: its worker, or what forked from it."""
+    path = paths.outcome(bundle)
     try:
-        fd = os.open(paths.outcome(bundle), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning(
+                "waiting for a process of the earlier run that still has %s open (see: fuser %s)", path, path
+            )
+            fcntl.flock(fd, fcntl.LOCK_EX)
     finally:
         os.close(fd)
 
@@ -72,7 +82,8 @@ def sweep(paths: TreePaths, known: set[int]) -> None:
         for folder, name in _entries(os.path.join(paths.root, kind)):
             if not name.isdigit() or int(name) not in known:
                 files.remove(os.path.join(folder, name))
-    for kind in ("bundles", "claims", "outcomes", "values", "logs", "globalTempDirs"):
+    # Not globalTempDirs: an empty directory there may be a chain's, which its children are about to write to.
+    for kind in ("bundles", "claims", "outcomes", "values", "logs"):
         _remove_empty(os.path.join(paths.root, kind))
 
 

@@ -43,7 +43,10 @@ def command(role: str, *arguments: str) -> list[str]:
     """The argument list that starts this module in a fresh interpreter: role "launcher" or "worker"."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # Not -m: jobtree need not be on the recorded sys.path, and the working directory must not be searched for it.
-    code = f"import sys; sys.path.insert(0, {here!r}); from jobtree.launcher import main; main(sys.argv[1:])"
+    code = (
+        f"import sys; sys.path[:] = [{here!r}, *filter(None, sys.path)]; "
+        "from jobtree.launcher import main; main(sys.argv[1:])"
+    )
     return [sys.executable, "-c", code, role, *arguments]
 
 

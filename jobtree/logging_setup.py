@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Final, Optional, TextIO
+from typing import TYPE_CHECKING, Final, Optional, TextIO
 
-from jobtree.options import Settings
+if TYPE_CHECKING:
+    from jobtree.options import Settings  # workers only set the level, and need no parsers for that
 
 #: A log file starts anew at this size with --rotatingLogging; one old file is kept.
 ROTATE_AT_BYTES: Final = 1_000_000

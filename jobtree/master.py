@@ -101,6 +101,7 @@ class Master:
             name = self._store.shapes[shape].name
             self._bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
         rows = self._store.bundles()
+        over = []
         self._store.begin()
         for row in rows:
             # Whatever ran on this machine died with its master; nobody else may start these bundles from now on.
@@ -108,7 +109,8 @@ class Master:
             bundles.wait_for_worker(self._paths, row.id)
             bundle = self._running(row.id, row.name, row.shape, row.size, row.offset)
             self._adopter.settle(bundle, End(row.name, EndKind.LOST, detail="the master ended"), charge=False)
-        self._finish(self._write_collected(), [(row.id, True) for row in rows], [])
+            over.append((row.id, not self._store.has_failures(row.name)))
+        self._finish(self._write_collected(), over, [])
         self._remover.add(self._store.removals())
         bundles.sweep(self._paths, set())
         tempdirs.sweep_local(self._run)
@@ -394,7 +396,7 @@ class Master:
             self._adopter.settle(
                 bundle, End(bundle.name, EndKind.LOST, detail="the run was stopped"), charge=False
             )
-            over.append((bundle.id, True))
+            over.append((bundle.id, not self._store.has_failures(bundle.name)))
         self._bundles.clear()
         collected = self._write_collected()
         self._store.set("ended", "complete" if self.tree.complete else "in order")

@@ -146,7 +146,7 @@ def _name(process: object) -> str:
     import psutil
 
     try:
-        return f"{process.name()} (pid {process.pid})"  # type: ignore[attr-defined]
+        return str(process.name())  # type: ignore[attr-defined]
     except psutil.Error:
         return "a process"
 

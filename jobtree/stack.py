@@ -4,19 +4,22 @@ parser = argparse.ArgumentParser()
 Stack.addJobTreeOptions(parser)
 options = parser.parse_args()
 failed = Stack(Setup(options.file)).startJobTree(options)
+
+Every worker imports the user's script and so this module. What only the process needs that starts a run - SQLite, the
+batch systems, the parsers - is therefore imported by the methods that start one: that is half of all import time.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
-from jobtree import environment, report, run
+from jobtree import environment
 from jobtree.errors import GuardMissing, UsageError
-from jobtree.logging_setup import set_up_logging
-from jobtree.options import add_options, default_options, settings_from
 from jobtree.target import Target, check_target
+
+if TYPE_CHECKING:
+    import argparse
 
 
 class Stack:
@@ -30,11 +33,15 @@ class Stack:
     @staticmethod
     def addJobTreeOptions(parser: Any) -> None:
         """Add the options of jobtree to an argparse or optparse parser, or to one of their groups."""
+        from jobtree.options import add_options
+
         add_options(parser)
 
     @staticmethod
     def getDefaultOptions() -> argparse.Namespace:
         """An options object with all defaults, for scripts that parse no command line: set ``jobTree`` on it."""
+        from jobtree.options import default_options
+
         return default_options()
 
     def startJobTree(self, options: Any) -> int:
@@ -51,6 +58,10 @@ class Stack:
                 "below this line, and the run of the script itself is the only one that starts it:\n"
                 '    if __name__ == "__main__":'
             )
+        from jobtree import report, run
+        from jobtree.logging_setup import set_up_logging
+        from jobtree.options import settings_from
+
         report.install_excepthook()
         try:
             settings = settings_from(options)
@@ -64,4 +75,6 @@ class Stack:
         """What the root target's run() returned. Raises JobTreeError if the tree is not complete."""
         if self.__job_tree is None:
             raise UsageError("result() is there after startJobTree().")
+        from jobtree import run
+
         return run.result(self.__job_tree)

@@ -262,6 +262,13 @@ class Store:
         )
         return [BundleRow(*row) for row in rows]
 
+    def has_failures(self, bundle: str) -> bool:
+        """Whether the last failure of some job was in the bundle of this name: then its log is still wanted."""
+        row = self._connection.execute(
+            "SELECT 1 FROM failures WHERE bundle = ? LIMIT 1", (bundle,)
+        ).fetchone()
+        return row is not None
+
     def removals(self) -> list[tuple[int, str]]:
         """What is still to be removed: (row, path relative to the tree)."""
         return [(row[0], row[1]) for row in self._connection.execute("SELECT id, path FROM removals")]

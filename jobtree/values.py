@@ -40,14 +40,17 @@ class Values:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._mentions: int = connection.execute("SELECT count(*) FROM mentions").fetchone()[0]
+        # How many mentions there are beside the one of the run's result; with none, nothing needs to be looked up.
+        self._mentions: int = connection.execute(
+            "SELECT count(*) FROM mentions WHERE holder != ?", (RESULT,)
+        ).fetchone()[0]
 
     def mention(self, holder: Holder, tokens: Iterable[bytes]) -> None:
         """A holder's pickle, about to be stored, mentions these tokens."""
         rows = [(holder, token) for token in tokens]
         if rows:
             self._connection.executemany("INSERT OR IGNORE INTO mentions VALUES (?, ?)", rows)
-            self._mentions += len(rows)
+            self._mentions += len(rows) if holder != RESULT else 0
 
     def keep(self, returned: Sequence[Returned]) -> list[str]:
         """Targets returned promised values. Those that nobody mentions are not kept. Returns files to remove.
@@ -106,7 +109,7 @@ class Values:
     def of_job(self, job: int) -> dict[bytes, Any]:
         """The kept values that a job's target can ask for, directly or through another value: bytes or file name."""
         found: dict[bytes, Any] = {}
-        if not self._mentions:
+        if not self._mentions and job != RESULT:
             return found
         waiting: list[Holder] = [job]
         execute = self._connection.execute

@@ -288,7 +288,7 @@ class _Attempt:
         return target
 
     def _readers(self) -> Mapping[bytes, Callable[[], bytes]]:
-        values = self._job.values or self._worker._values
+        values = self._worker._values = dict(self._job.values)
         paths = self._worker._paths
 
         def reader(value: Any) -> Callable[[], bytes]:
@@ -302,7 +302,6 @@ class _Attempt:
 
             return read
 
-        self._worker._values = dict(values)
         return {token: reader(value) for token, value in values.items()}
 
     def _succeed(
@@ -415,7 +414,9 @@ class _Attempt:
             while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
                 trace = trace.tb_next
             # Without a line of the user's code in it, a traceback says nothing that the message does not.
-            shown = "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
+            shown = (
+                "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
+            )
         except Exception as second:  # a user's exception may refuse to be shown
             shown = f"(the traceback cannot be shown: {type(second).__name__})"
         return Failure(kind, message, shown, self._tail(log_start, log_end), log_start, log_end)

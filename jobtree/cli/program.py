@@ -1,0 +1,92 @@
+"""What the commands have in common, and the one place where an exception becomes a text and an exit status.
+
+Exit status: 0 all is well; 1 failed jobs remain, or the answer is no; 2 misuse; 3 stopped, and can be continued;
+4 another master runs the tree; 5 the disk refused; 130 and 143 after signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from jobtree import report
+from jobtree.errors import JobTreeError, UsageError
+from jobtree.version import VERSION
+
+DEFAULT_TREE = "jobTree"
+"""The directory that is meant when none is given."""
+
+
+def run(name: str, command: Callable[[Sequence[str]], int], argv: Optional[Sequence[str]]) -> int:
+    """Run a command with its arguments (None: those of this process); returns the exit status."""
+    try:
+        status = command(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except JobTreeError as error:
+        return report.end_with(error, name)
+    except BrokenPipeError:
+        # Who read our output has seen enough (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as end:
+        # How argparse ends after --help, --version and misuse.
+        return end.code if isinstance(end.code, int) else 0
+
+
+def parser(name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what every command has."""
+    made = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=_Formatter,
+    )
+    made.add_argument("--version", action="version", version=f"{name} {VERSION}")
+    return made
+
+
+def add_tree(to: argparse.ArgumentParser, option_too: bool = True) -> None:
+    """Add the job tree's directory to a command's arguments, in both of its forms."""
+    to.add_argument("directory", nargs="?", metavar="DIR", help=f"the job tree; default: ./{DEFAULT_TREE}")
+    if option_too:
+        to.add_argument("--jobTree", metavar="DIR", help="the same, as the original had it")
+
+
+def tree_of(arguments: argparse.Namespace) -> str:
+    """The directory that the arguments name. Raises UsageError if it is named twice, or not at all."""
+    plain, option = arguments.directory, arguments.jobTree
+    if plain and option and os.path.abspath(plain) != os.path.abspath(option):
+        raise UsageError(f"two directories were given, {plain} and {option}, and one job tree is expected.")
+    given = plain or option
+    if given:
+        return str(given)
+    if os.path.isdir(DEFAULT_TREE):
+        return DEFAULT_TREE
+    raise UsageError(
+        f"no job tree was given, and there is no ./{DEFAULT_TREE}. Give its directory: --jobTree DIR"
+    )
+
+
+def how_to_continue(root: str) -> str:
+    """The sentence that says how a tree is continued."""
+    return f"Continue with: jobTreeRun --jobTree {report.one_line(shlex.quote(root))}"
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Descriptions and examples as they are written, in a width that fits everywhere."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=79)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = super()._fill_text(text, width, indent).splitlines()
+        return "\n".join(textwrap.fill(line, width, drop_whitespace=False) for line in lines)

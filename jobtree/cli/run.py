@@ -1,0 +1,92 @@
+"""jobTreeRun: continue a job tree, or make one whose first target is a command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from jobtree import files, options, treedir
+from jobtree.cli import program
+from jobtree.errors import UsageError
+from jobtree.options import OPTIONS, Settings
+from jobtree.paths import TreePaths
+
+_NAME = "jobTreeRun"
+
+
+class _NotGiven:
+    """Stands for an option that is not on the command line, which none of its values can. False, because options
+    that may be repeated add to what is there."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_NOT_GIVEN = _NotGiven()
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; returns its exit status."""
+    return program.run(_NAME, _command, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = program.parser(
+        _NAME,
+        "Continue a job tree, or make a new one that starts with a command line. Options that are given replace those "
+        "of the last start; the others stay as they were (but for logging).",
+        "  jobTreeRun ./tree --retryCount 2            carry on\n"
+        "  jobTreeRun --jobTree ./new --command 'make -C data'",
+    )
+    program.add_tree(parser, option_too=False)
+    options.add_options(parser)
+    parser.set_defaults(**{option.dest: _NOT_GIVEN for option in OPTIONS})
+    return parser
+
+
+def _command(argv: Sequence[str]) -> int:
+    # Only here: they bring nearly everything with them, and neither --help nor a misspelt option should wait for that.
+    from jobtree import run
+    from jobtree.logging_setup import set_up_logging
+    from jobtree.target import CommandTarget
+
+    arguments = _parser().parse_args(argv)
+    given = _given(arguments)
+    paths = TreePaths(os.path.abspath(program.tree_of(arguments)))
+    settings = _settings(paths, given)
+    command = given.get("command")
+    try:
+        set_up_logging(settings, sys.stderr)
+    except OSError as error:
+        raise UsageError(f"--logFile {settings.log_file} cannot be written: {error.strerror}.") from error
+    ended = run.execute(settings, CommandTarget(command) if command is not None else None)
+    return 1 if ended.failed else 0
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of the command line, by attribute of ``Settings``."""
+    values = vars(arguments)
+    try:
+        return {o.attribute: o.check(values[o.dest]) for o in OPTIONS if values[o.dest] is not _NOT_GIVEN}
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _settings(paths: TreePaths, given: dict[str, Any]) -> Settings:
+    """The options of the last start, where there was one, with those of this command line over them."""
+    stored: dict[str, Any] = {}
+    if treedir.read_config(paths) is not None:
+        kept = {option.attribute for option in OPTIONS if option.group != options.LOGGING}
+        found = files.read_json(_settings_path(paths)) or {}
+        stored = {name: value for name, value in found.items() if name in kept}
+    try:
+        return Settings.from_dict({**stored, **given, "job_tree": paths.root})
+    except ValueError as error:
+        raise UsageError(f"{error} (options of the last start are in {_settings_path(paths)})") from error
+
+
+def _settings_path(paths: TreePaths) -> str:
+    return os.path.join(paths.root, "settings.json")

@@ -1,0 +1,133 @@
+"""jobTreeStatus: how far a run is, and what has failed and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from jobtree import clock, report, snapshot
+from jobtree.cli import program
+from jobtree.paths import job_name
+from jobtree.snapshot import Snapshot
+from jobtree.store import FailureRow
+
+_NAME = "jobTreeStatus"
+_STATES = ("ready", "issued", "blocked", "failed", "done")
+_MEANING = {
+    "ready": "can start as soon as there is room",
+    "issued": "running, or about to",
+    "blocked": "wait for their children",
+    "failed": "given up",
+    "done": "",
+}
+_IN_WORDS = {
+    snapshot.COMPLETE: "complete: every job is done",
+    snapshot.FAILED: "ended with failed jobs",
+    snapshot.STOPPED: "stopped before the end",
+    snapshot.INTERRUPTED: "interrupted: its master died, or the machine did",
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; returns its exit status."""
+    return program.run(_NAME, _command, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = program.parser(
+        _NAME,
+        "Show how far a run is: while it runs, and after its end, whatever that was.",
+        "  jobTreeStatus --verbose ./tree       each failed job with its reason\n"
+        "  jobTreeStatus ./tree --failIfNotComplete && echo done",
+    )
+    program.add_tree(parser)
+    parser.add_argument("--verbose", action="store_true", help="tell of each failed job why")
+    parser.add_argument(
+        "--failIfNotComplete", action="store_true", help="exit status 1 unless all jobs are done"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    return parser
+
+
+def _command(argv: Sequence[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    paths, _ = snapshot.find(program.tree_of(arguments))
+    seen = snapshot.take(paths, failures=arguments.verbose)
+    if arguments.json:
+        print(json.dumps(_as_json(seen, arguments.verbose), indent=1))
+    else:
+        print("\n".join(_as_text(seen, arguments.verbose)))
+    return 1 if arguments.failIfNotComplete and seen.state != snapshot.COMPLETE else 0
+
+
+# -- for people ------------------------------------------------------------------------------------------------
+
+
+def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
+    lines = [f"{report.one_line(seen.root)}: {_state(seen)}"]
+    for state in _STATES:
+        number = getattr(seen.counts, state)
+        lines.append(f"{number:12d} {state:8} {_MEANING[state] if number else ''}".rstrip())
+    if verbose:
+        for row in seen.failed:
+            lines += ["", report.describe_failure(row, given_up=True)]
+        for row in seen.retried:
+            lines += ["", report.describe_failure(row, given_up=False)]
+        if seen.failed or seen.retried:
+            lines.append("")
+    elif seen.counts.failed:
+        lines.append(f"See why with: {_NAME} --verbose {report.one_line(shlex.quote(seen.root))}")
+    if seen.state not in (snapshot.RUNNING, snapshot.COMPLETE):
+        lines.append(program.how_to_continue(seen.root))
+    return lines
+
+
+def _state(seen: Snapshot) -> str:
+    if seen.state != snapshot.RUNNING:
+        return _IN_WORDS[seen.state]
+    if seen.master is None:
+        return "running, by a master that has just started"
+    master = seen.master
+    return (
+        f"running on host {report.one_line(master.host)} with pid {master.pid}, "
+        f"since {clock.text(master.started)}"
+    )
+
+
+# -- for programs ----------------------------------------------------------------------------------------------
+
+
+def _as_json(seen: Snapshot, verbose: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "jobTree": seen.root,
+        "state": seen.state,
+        "master": vars(seen.master) if seen.master is not None else None,
+        "counts": vars(seen.counts),
+        "classes": [{**vars(kind), "counts": vars(kind.counts)} for kind in seen.classes],
+    }
+    if verbose:
+        found["failed"] = [_failure(row) for row in seen.failed]
+        found["retried"] = [_failure(row) for row in seen.retried]
+    return found
+
+
+def _failure(row: FailureRow) -> dict[str, Any]:
+    failure = row.failure
+    return {
+        "job": job_name(row.job),
+        "class": row.name,
+        "attempt": row.attempt,
+        "reason": failure.kind,
+        "message": failure.message,
+        "traceback": failure.traceback,
+        "output": failure.output,
+        "log": row.log,
+        "log_start": failure.log_start,
+        "log_end": failure.log_end,
+        "host": row.host,
+        "bundle": row.bundle,
+        "time": row.moment,
+    }
