@@ -125,17 +125,10 @@ class _PlainUnpickler(pickle.Unpickler):
         raise Damaged(f"a frame asks for {module}.{name}; frames hold plain values only")
 
 
-def encode(body: Any) -> bytes:
-    """One frame. body: plain values, named tuples are written as tuples."""
-    data = pickle.dumps(_plain(body), 4)
+def encode(body: tuple[Any, ...]) -> bytes:
+    """One frame. body: plain values; a named tuple inside would be refused by the reader, so callers unwrap those."""
+    data = pickle.dumps(body if type(body) is tuple else tuple(body), 4)
     return HEADER.pack(len(data), zlib.crc32(data)) + data
-
-
-def _plain(body: Any) -> Any:
-    # A named tuple pickles as its class, which the reader refuses: hence tuples, at the two depths that frames have.
-    if type(body) is not tuple:
-        return tuple(body)
-    return tuple([tuple(item) if isinstance(item, tuple) else item for item in body])
 
 
 class Frame(NamedTuple):

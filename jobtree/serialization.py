@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from jobtree import promise
-from jobtree.errors import CannotImport, CannotPickle, JobTreeError, ScriptChanged
+from jobtree.errors import CannotImport, CannotPickle, ScriptChanged
 from jobtree.frames import Packed
 from jobtree.target import Recorded, Target, class_name, describe
 
@@ -59,6 +59,8 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
 
     Raises CannotImport for a module that is not found here, ScriptChanged for a name that a module no longer has.
     """
+    if not values:
+        return _load(payload)
     kept: dict[bytes, Callable[[], Any]] = {}
     loaded: dict[bytes, Any] = {}
 
@@ -74,13 +76,16 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
         kept[token] = loader(token, read)
     promise.set_kept(kept)
     try:
-        return _Unpickler(io.BytesIO(payload)).load()
-    except JobTreeError:
-        raise
-    except ImportError as error:
-        raise _cannot_import(error.name or "?", error) from error
+        return _load(payload)
     finally:
         promise.set_kept({})
+
+
+def _load(payload: bytes) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(payload)).load()
+    except ImportError as error:
+        raise _cannot_import(error.name or "?", error) from error
 
 
 def lookup(module: str, qualname: str) -> Any:

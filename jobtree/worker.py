@@ -248,7 +248,7 @@ class _Attempt:
         log_end = self._close_output(log_start, keep=error is not None or worker.header.keep_logs)
         if error is not None:
             failure = self._explain(error, log_start, log_end)
-            outcome = (frames.FAILED, job.id, job.attempt, usage.measures(), failure)
+            outcome = (frames.FAILED, job.id, job.attempt, tuple(usage.measures()), tuple(failure))
         worker._write(*outcome)
         if next_job is not None:
             if worker.header.durable and (self._asked_global or worker.header.global_dirs):
@@ -333,7 +333,16 @@ class _Attempt:
             goes_on = 0
             next_job = self._job_of(follow_on, job.id, job.attempt + 1, job.step + 1)
         stored = None if follow_on is None else tuple(follow_on)
-        return (frames.SUCCEEDED, job.id, job.attempt, measures, count, stored, goes_on, kept), next_job
+        return (
+            frames.SUCCEEDED,
+            job.id,
+            job.attempt,
+            tuple(measures),
+            count,
+            stored,
+            goes_on,
+            kept,
+        ), next_job
 
     def _keep(
         self, target: Target, value: Any
@@ -423,12 +432,9 @@ class _Attempt:
 
     def _close_output(self, start: int, keep: bool) -> int:
         """Where the target's output ends; a successful target's output is cut off again."""
-        try:
-            end = os.stat(self._worker._paths.log(self._worker._bundle)).st_size
-        except OSError:
-            return start
+        end = os.fstat(1).st_size  # it is the log again, now that everything has been put back
         if end > start and not keep:
-            os.truncate(self._worker._paths.log(self._worker._bundle), start)
+            os.ftruncate(1, start)
         return end
 
     def _tail(self, start: int, end: int) -> str:
@@ -460,25 +466,43 @@ class _Attempt:
 class _Usage:
     """Wall clock, CPU and peak memory from now on, of this process and the children it has waited for."""
 
-    __slots__ = ("_cpu", "_exact", "_wall")
+    __slots__ = ("_children", "_cpu", "_exact", "_wall")
+
+    _floor = 0
+    _last_peak = 1 << 62
 
     def __init__(self) -> None:
-        self._exact = _reset_peak()
-        self._cpu = _cpu_seconds()
+        # Forgetting the high-water mark costs as much as running an empty target; not needed if the target before
+        # has hardly raised it.
+        if _Usage._last_peak > _Usage._floor + _NEARLY:
+            self._exact = _reset_peak()
+            _Usage._floor = _peak()
+        else:
+            self._exact = True
+        self._children = _children_seconds()
+        self._cpu = time.process_time()
         self._wall = time.perf_counter()
 
     def measures(self) -> Measures:
         """What was used since the start."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if sys.platform.startswith("linux"):
-            peak *= 1024
-        return Measures(time.perf_counter() - self._wall, _cpu_seconds() - self._cpu, peak, self._exact)
+        wall = time.perf_counter() - self._wall
+        cpu = time.process_time() - self._cpu + _children_seconds() - self._children
+        peak = _Usage._last_peak = _peak()
+        return Measures(wall, cpu, peak, self._exact)
 
 
-def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
+_NEARLY = 1 << 20
+"""Bytes by which a peak may be overstated for the sake of speed."""
+
+
+def _peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * 1024 if sys.platform.startswith("linux") else peak
+
+
+def _children_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return children.ru_utime + children.ru_stime
 
 
 def _reset_peak() -> bool:
