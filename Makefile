@@ -23,7 +23,7 @@ lint:      # style, format, types, and which module may import which
 	@$(IN_VENV) .venv/bin/lint-imports
 
 format:    # lay the code out as `make lint` wants it
-	@$(IN_VENV) -m ruff check --fix --quiet .
+	@$(IN_VENV) -m ruff check --fix-only --quiet .
 	@$(IN_VENV) -m ruff format .
 
 test-all:  # every test on every Python from 3.9 to 3.13 that this machine has

@@ -167,6 +167,7 @@ def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treed
     target.rv()  # what the root's run() returns is the result of the run
     packed = _pack_root(target, recorded)
     treedir.make_directories(paths)
+    files.write_new(paths.database)  # made here for its mode: SQLite would let others read it
     store = Store(paths.database, new=True)
     try:
         store.raise_generation()

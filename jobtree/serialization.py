@@ -39,7 +39,10 @@ def pack(target: Target, main: Optional[str] = None) -> Packed:
     """
     recorded = Recorded(target)
     payload, mentions = _dumps(target, main, lambda: _blame(target, main))
-    return Packed(class_name(target), recorded.memory, recorded.cpu, recorded.time, payload, mentions)
+    name = class_name(target)
+    if main is not None and name.startswith("__main__."):
+        name = main + name[len("__main__") :]
+    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions)
 
 
 def pack_value(value: Any, target: Target) -> tuple[bytes, tuple[bytes, ...]]:

@@ -14,7 +14,12 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 if os.environ.get("JOBTREE_TEST_PROFILE") == "long":
     settings.register_profile(
-        "ci", max_examples=5000, stateful_step_count=150, deadline=None, print_blob=True, suppress_health_check=_SLOW
+        "ci",
+        max_examples=5000,
+        stateful_step_count=150,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=_SLOW,
     )
 else:
     settings.register_profile(

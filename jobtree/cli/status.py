@@ -68,9 +68,14 @@ def _command(argv: Sequence[str]) -> int:
 
 def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
     lines = [f"{report.one_line(seen.root)}: {_state(seen)}"]
+    meaning = (
+        _MEANING
+        if seen.state == snapshot.RUNNING
+        else {**_MEANING, "issued": "were out when the master ended"}
+    )
     for state in _STATES:
         number = getattr(seen.counts, state)
-        lines.append(f"{number:12d} {state:8} {_MEANING[state] if number else ''}".rstrip())
+        lines.append(f"{number:12d} {state:8} {meaning[state] if number else ''}".rstrip())
     if verbose:
         for row in seen.failed:
             lines += ["", report.describe_failure(row, given_up=True)]

@@ -103,8 +103,11 @@ class Bench:
         self.directory = directory
         self.gate = Gate(directory)
         self._started: list[Running] = []
+        self._on_sigint = signal.getsignal(signal.SIGINT)
 
     def __enter__(self) -> Bench:
+        # A shell lets what it starts in the background ignore SIGINT, and what we start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return self
 
     def __exit__(
@@ -113,6 +116,7 @@ class Bench:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
+        signal.signal(signal.SIGINT, self._on_sigint)
         for running in self._started:
             running.process.kill()  # does nothing to one that has been waited for
             running.process.wait()
@@ -142,12 +146,24 @@ class Bench:
 
 
 def gone(pids: Iterable[int]) -> bool:
-    """Wait for the end of processes that are not ours; whether all have ended."""
-    processes = []
-    for pid in pids:
+    """Wait for the end of processes that need not be ours; whether all have ended."""
+    return all(_has_ended(pid) for pid in pids)
+
+
+def _has_ended(pid: int) -> bool:
+    if sys.platform != "linux":
         try:
-            processes.append(psutil.Process(pid))
+            psutil.Process(pid).wait(DEADLINE_SECONDS)
         except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(processes, timeout=DEADLINE_SECONDS)
-    return not alive
+            pass
+        except psutil.TimeoutExpired:
+            return False
+        return True
+    # Tells of the end itself: in a container it can take long until somebody collects what is left of a process.
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ready, _, _ = select.select([descriptor], [], [], DEADLINE_SECONDS)
+    os.close(descriptor)
+    return bool(ready)

@@ -309,6 +309,7 @@ def test_a_failure_is_read_whole_and_its_log_found_in_the_tree(built: Built) -> 
 def test_the_failure_of_a_job_that_is_done_since_does_not_count(built: Built) -> None:
     built.issue(1, ROOT)
     built.fail(ROOT, 1)
+    built.commit()
     built.issue(2, ROOT)
     built.succeed(ROOT, 2)
     built.commit()

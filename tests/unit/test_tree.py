@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Optional
 
 import pytest
 
 from jobtree.errors import BrokenInvariant
-from jobtree.tree import TRANSITIONS, Changes, Children, Event, GoesOn, Job, Spec, State, Tree
+from jobtree.tree import Changes, Children, GoesOn, Job, Spec, State, Tree
 
 ROOT = 1
 SHAPE = 1
@@ -296,7 +295,9 @@ def test_job_that_never_fits_fails() -> None:
 
 def test_renewed_jobs_are_ready_and_counted() -> None:
     tree = Tree()
-    tree.load([Job(ROOT, 0, OTHER, State.BLOCKED, pending=6)], {SHAPE: (2, 0, 0, 3, 7), OTHER: (0, 0, 1, 1, 0)})
+    tree.load(
+        [Job(ROOT, 0, OTHER, State.BLOCKED, pending=6)], {SHAPE: (2, 0, 0, 3, 7), OTHER: (0, 0, 1, 1, 0)}
+    )
 
     tree.renewed()
 
@@ -306,7 +307,9 @@ def test_renewed_jobs_are_ready_and_counted() -> None:
 
 def test_renewal_says_how_many_jobs_it_renewed() -> None:
     tree = Tree()
-    tree.load([Job(ROOT, 0, OTHER, State.BLOCKED, pending=5)], {SHAPE: (2, 0, 0, 3, 7), OTHER: (0, 0, 1, 0, 0)})
+    tree.load(
+        [Job(ROOT, 0, OTHER, State.BLOCKED, pending=5)], {SHAPE: (2, 0, 0, 3, 7), OTHER: (0, 0, 1, 0, 0)}
+    )
 
     assert tree.renewed() == 3
 
@@ -369,12 +372,14 @@ def test_failed_child_keeps_its_parent_blocked_and_the_tree_stuck() -> None:
     tree.succeeded(ROOT, 1, children(2), spec())
     issue(tree, 2, 3, bundle=2, parent=ROOT)
 
+    stuck = []
     tree.failed(2, 1)
-    assert not tree.stuck
+    stuck.append(tree.stuck)
     tree.succeeded(3, 1)
+    stuck.append(tree.stuck)
 
     assert (job.state, job.pending) == (State.BLOCKED, 1)
-    assert tree.stuck
+    assert stuck == [False, True]
     assert not tree.complete
 
 
@@ -424,13 +429,18 @@ def test_bundle_that_nobody_knows_is_over_already() -> None:
     assert tree.bundles == {}
 
 
-def test_chain_of_a_hundred_thousand_parents_ends_without_recursion() -> None:
+def test_chain_of_a_hundred_thousand_parents_ends_without_recursion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tree, "check_invariants", lambda self: None)  # looking at so many jobs takes seconds
     depth = 100_000
     tree = Tree()
     above = [
-        Job(id, id - 1, SHAPE, State.BLOCKED, pending=1, has_next=False, has_global=id == 5) for id in range(1, depth)
+        Job(id, id - 1, SHAPE, State.BLOCKED, pending=1, has_next=False, has_global=id == 5)
+        for id in range(1, depth)
     ]
-    tree.load([*above, Job(depth, depth - 1, SHAPE, State.ISSUED, attempt=1, bundle=9)], {SHAPE: (0, 1, depth - 1, 0, 0)})
+    tree.load(
+        [*above, Job(depth, depth - 1, SHAPE, State.ISSUED, attempt=1, bundle=9)],
+        {SHAPE: (0, 1, depth - 1, 0, 0)},
+    )
 
     tree.succeeded(depth, 1)
 
@@ -471,65 +481,3 @@ def test_changes_are_handed_over_once() -> None:
 
     assert tree.take_changes()
     assert not tree.take_changes()
-
-
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)), ids=lambda x: x.name)
-def test_every_pair_of_state_and_event_is_listed_or_refused(state: State, event: Event) -> None:
-    for to in State:
-        tree = Tree()
-        job = Job(ROOT, 0, SHAPE, state)
-        tree.counts[SHAPE] = [1, 1, 1, 1, 1]
-        if to in TRANSITIONS.get((state, event), ()):
-            tree._move(job, event, to)
-            assert job.state is to
-        else:
-            with pytest.raises(BrokenInvariant, match="cannot become"):
-                tree._move(job, event, to)
-            assert job.state is state
-            assert tree.counts[SHAPE] == [1, 1, 1, 1, 1]
-
-
-def test_nothing_leaves_done_and_every_other_state_can_be_left() -> None:
-    sources = {state for state, _ in TRANSITIONS}
-    targets = {to for following in TRANSITIONS.values() for to in following}
-
-    assert sources == set(State) - {State.DONE}
-    assert targets == set(State)
-
-
-@pytest.mark.parametrize("state", [State.ISSUED, State.BLOCKED, State.FAILED, State.DONE])
-def test_only_ready_jobs_can_be_issued_or_found_too_large(state: State) -> None:
-    with pytest.raises(BrokenInvariant):
-        tree_with_root().issued(1, [Job(5, 0, SHAPE, state)])
-    with pytest.raises(BrokenInvariant):
-        tree_with_root().never_fits(Job(5, 0, SHAPE, state))
-
-
-def test_child_that_is_done_below_a_parent_that_is_not_blocked_is_our_mistake() -> None:
-    tree = tree_with_root()
-    issue(tree, ROOT, parent=77)
-
-    with pytest.raises(BrokenInvariant, match="its parent is None"):
-        tree.succeeded(ROOT, 1)
-
-
-BLOCKED = Job(ROOT, 0, SHAPE, State.BLOCKED, pending=1)
-CONTRADICTIONS: dict[str, tuple[list[Job], tuple[int, ...]]] = {
-    "counted and not there": ([], (0, 1, 0, 0, 0)),
-    "there and not counted": ([BLOCKED], (1, 0, 0, 0, 0)),
-    "below zero": ([BLOCKED], (2, -1, 1, 0, 0)),
-    "blocked by nobody": ([BLOCKED], (0, 0, 1, 0, 0)),
-    "more children than are waited for": ([BLOCKED], (2, 0, 1, 0, 0)),
-    "ready in memory": ([Job(ROOT, 0, SHAPE)], (1, 0, 0, 0, 0)),
-    "parent that is not there": ([BLOCKED, Job(3, 2, SHAPE, State.ISSUED, bundle=1)], (0, 1, 1, 0, 0)),
-    "blocked with no children": ([Job(ROOT, 0, SHAPE, State.BLOCKED)], (0, 0, 1, 0, 0)),
-    "issued with children": ([Job(ROOT, 0, SHAPE, State.ISSUED, pending=1, bundle=1)], (1, 1, 0, 0, 0)),
-}
-
-
-@pytest.mark.parametrize("what", CONTRADICTIONS)
-def test_stored_tree_that_contradicts_itself_is_not_loaded(what: str) -> None:
-    jobs, counts = CONTRADICTIONS[what]
-
-    with pytest.raises(BrokenInvariant):
-        Tree().load(jobs, {SHAPE: counts})

@@ -157,7 +157,9 @@ class Run:
                 goes_on = GoesOn(rows[0].id, rows[0].shape)
             elif not rows and spec is not None:
                 goes_on = GoesOn()
-        assert self.tree.succeeded(job.id, job.attempt, Children(shapes, rows) if rows else None, spec, goes_on)
+        assert self.tree.succeeded(
+            job.id, job.attempt, Children(shapes, rows) if rows else None, spec, goes_on
+        )
         self.uncommitted.append(name)
 
     def name_of(self, job: Job) -> str:

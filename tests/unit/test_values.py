@@ -187,14 +187,6 @@ def test_mentions_are_counted_anew_by_the_next_master() -> None:
     assert Values(connection).release([7]) == ["f"]
 
 
-def test_values_that_mention_one_another_go_when_no_job_can_reach_them(values: Values) -> None:
-    values.mention(7, [A])
-    values.keep([returned(A, B, file="a"), returned(B, A, file="b")])
-    assert values.of_job(7) == {A: "a", B: "b"}
-
-    assert sorted(values.release([7])) == ["a", "b"]
-
-
 class Reachable:
     """What must be kept, said in the simplest way: what a holder reaches."""
 

@@ -1,7 +1,7 @@
 """Random histories of a tree, for the tests of the state machine and for those of the store.
 
-``Rows`` is a store without a disk: it applies ``Changes`` in the order in which the real one does. ``Histories`` plays a
-master that knows nothing but a Tree and such a store: it issues what is READY, reports whatever comes to its mind, and
+``Rows`` is a store without a disk: it applies ``Changes`` in the order in which the real one does. ``Histories`` plays
+a master that knows nothing but a Tree and such a store: it issues what is READY, reports whatever comes to its mind, and
 loses its memory now and then.
 """
 
@@ -133,9 +133,7 @@ class Histories(RuleBasedStateMachine):
         """What the store needs of a follow-on."""
         return text, ()
 
-    @initialize(
-        retry_count=st.integers(0, 2), max_lost=st.integers(1, 3), shape=st.sampled_from(SHAPES)
-    )
+    @initialize(retry_count=st.integers(0, 2), max_lost=st.integers(1, 3), shape=st.sampled_from(SHAPES))
     def begin(self, retry_count: int, max_lost: int, shape: int) -> None:
         self.retry_count, self.max_lost = retry_count, max_lost
         self.tree = Tree(retry_count, max_lost)
@@ -190,7 +188,9 @@ class Histories(RuleBasedStateMachine):
     def issues_a_bundle(self, data: st.DataObject) -> None:
         self.commit()  # READY jobs are read from the store, so what is known must be there
         ready = self.in_state(State.READY)
-        some = data.draw(st.lists(st.sampled_from(ready), min_size=1, max_size=4, unique_by=lambda job: job.id))
+        some = data.draw(
+            st.lists(st.sampled_from(ready), min_size=1, max_size=4, unique_by=lambda job: job.id)
+        )
         self.last_bundle += 1
         self.tree.issued(self.last_bundle, some)
 

@@ -1,0 +1,141 @@
+"""How large bundles are: the rules of the module, as properties."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobtree.bundling import GROWTH, MOST, Bundler
+
+SECONDS = st.floats(0, 1e6, allow_nan=False)
+MEASURED = st.lists(st.tuples(st.integers(1, 500), SECONDS), min_size=1, max_size=10)
+
+
+def measured(goal: float, history: list[tuple[int, float]], isolate: bool = False) -> Bundler:
+    bundler = Bundler(goal, isolate)
+    for targets, seconds in history:
+        bundler.issued("c")
+        bundler.over("c", targets, seconds)
+    return bundler
+
+
+@given(slots=st.integers(1, 50), waiting=st.integers(1, 10**6))
+def test_class_that_was_not_measured_starts_alone_at_most_one_bundle_a_slot(slots: int, waiting: int) -> None:
+    bundler = Bundler(0.1)
+    sizes = []
+    for _ in range(slots + 3):
+        sizes.append(bundler.size("c", waiting, slots))
+        if sizes[-1]:
+            bundler.issued("c")
+
+    assert sizes == [1] * slots + [0] * 3
+
+
+def test_bundle_that_measured_nothing_makes_room_for_another() -> None:
+    bundler = Bundler(0.1)
+    bundler.issued("c")
+    assert bundler.size("c", 100, 1) == 0
+
+    bundler.over("c", 0, 0.0)
+
+    assert bundler.size("c", 100, 1) == 1
+
+
+@given(history=MEASURED, waiting=st.integers(1, 10**7), slots=st.integers(1, 200), goal=st.floats(1e-3, 1e5))
+def test_bundle_keeps_every_bound(
+    history: list[tuple[int, float]], waiting: int, slots: int, goal: float
+) -> None:
+    bundler = measured(goal, history)
+    size = bundler.size("c", waiting, slots)
+    mean = bundler.expected("c", 0.0)
+
+    assert size >= 1
+    assert size <= GROWTH * max(targets for targets, _ in history)
+    assert size <= max(1, math.ceil(waiting / (2 * slots)))
+    assert size <= MOST
+    assert size == 1 or size * mean <= goal * 1.001
+
+
+@given(history=MEASURED, waiting=st.integers(1, 10**6))
+def test_isolated_targets_are_alone_whatever_was_measured(
+    history: list[tuple[int, float]], waiting: int
+) -> None:
+    assert measured(60.0, history, isolate=True).size("c", waiting, 1) == 1
+
+
+@given(history=MEASURED)
+def test_expectation_stays_between_the_shortest_and_the_longest_mean(
+    history: list[tuple[int, float]],
+) -> None:
+    means = [seconds / targets for targets, seconds in history]
+
+    expected = measured(1.0, history).expected("c", 0.0)
+
+    assert min(means) * 0.999 - 1e-9 <= expected <= max(means) * 1.001 + 1e-9
+
+
+@given(history=MEASURED, said=SECONDS)
+def test_expectation_is_the_larger_of_what_was_said_and_measured(
+    history: list[tuple[int, float]], said: float
+) -> None:
+    bundler = measured(1.0, history)
+
+    assert bundler.expected("c", said) == max(said, bundler.expected("c", 0.0))
+    assert bundler.expected("never seen", said) == said
+
+
+def test_few_bundles_are_a_plain_mean_and_many_forget_half_after_fourteen() -> None:
+    assert measured(1.0, [(1, 1.0), (1, 2.0), (1, 6.0)]).expected("c", 0.0) == pytest.approx(3.0)
+
+    bundler = measured(1.0, [(1, 1.0)] * 100 + [(1, 0.0)] * 14)
+    assert bundler.expected("c", 0.0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_bundles_grow_tenfold_a_step_until_the_goal_is_reached() -> None:
+    bundler = Bundler(1.0)
+    sizes = []
+    for _ in range(6):
+        sizes.append(bundler.size("c", 10**9, 1))
+        bundler.issued("c")
+        bundler.over("c", sizes[-1], sizes[-1] * 0.0005)
+
+    assert sizes == [1, 10, 100, 1000, pytest.approx(2000, abs=1), pytest.approx(2000, abs=1)]
+
+
+def test_targets_that_take_no_time_at_all_are_bounded_too() -> None:
+    assert measured(1.0, [(5000, 0.0)]).size("c", 10**9, 1) == MOST
+
+
+@given(times=st.lists(SECONDS, min_size=1, max_size=50), most=st.integers(1, 60), goal=st.floats(1e-3, 1e4))
+def test_cut_takes_at_least_one_and_no_more_than_reach_the_goal(
+    times: list[float], most: int, goal: float
+) -> None:
+    count = Bundler(goal).cut("c", times, most)
+
+    assert 1 <= count <= min(most, len(times))
+    assert count == 1 or sum(times[:count]) <= goal
+    assert count == min(most, len(times)) or sum(times[: count + 1]) > goal
+
+
+def test_cut_expects_what_was_measured_of_targets_that_say_less() -> None:
+    assert measured(1.0, [(10, 2.0)]).cut("c", iter([0.0, 0.0, 0.5, 0.0]), 100) == 3
+
+
+def test_what_an_earlier_run_measured_counts() -> None:
+    bundler = Bundler(1.0)
+    bundler.learn("c", 100, 0.01)
+    bundler.learn("nothing measured", 0, 0.0)
+
+    assert bundler.size("c", 10**6, 1) == 100
+    assert bundler.expected("c", 0.0) == 0.01
+    assert bundler.size("nothing measured", 10**6, 1) == 1
+
+
+def test_classes_are_measured_apart() -> None:
+    bundler = measured(1.0, [(10, 2.0)])
+
+    assert bundler.expected("d", 0.0) == 0.0
+    assert bundler.size("d", 10**6, 1) == 1

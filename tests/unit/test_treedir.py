@@ -1,0 +1,206 @@
+"""The job tree directory: what is one, what may become one, and what is refused before anything is read from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobtree import files, treedir
+from jobtree.errors import JobTreeError, NotAJobTree, StorageError
+from jobtree.paths import FORMAT, TreePaths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> TreePaths:
+    return TreePaths(str(tmp_path / "tree"))
+
+
+def make(paths: TreePaths) -> treedir.Config:
+    treedir.make_root(paths)
+    treedir.make_directories(paths)
+    return treedir.write_config(paths, "mod.Root", "digest", "run0")
+
+
+def test_tree_that_was_made_is_one(paths: TreePaths) -> None:
+    config = make(paths)
+
+    assert treedir.read_config(paths) == config
+    assert (config.format, config.run, config.root, config.root_digest) == (
+        FORMAT,
+        "run0",
+        "mod.Root",
+        "digest",
+    )
+    assert stat.S_IMODE(os.stat(paths.root).st_mode) == 0o700
+    assert all(os.path.isdir(path) for path in paths.directories())
+
+
+def test_directory_that_does_not_exist_or_is_empty_may_become_a_tree(paths: TreePaths) -> None:
+    assert treedir.read_config(paths) is None
+
+    os.makedirs(paths.root, 0o777)
+    os.chmod(paths.root, 0o777)
+    assert treedir.read_config(paths) is None
+
+    treedir.make_root(paths)
+    assert stat.S_IMODE(os.stat(paths.root).st_mode) == 0o700
+
+
+def test_tree_can_be_moved(paths: TreePaths, tmp_path: Path) -> None:
+    config = make(paths)
+    os.rename(paths.root, tmp_path / "moved")
+
+    assert treedir.read_config(TreePaths(str(tmp_path / "moved"))) == config
+
+
+WRITTEN_BEFORE_CONFIG = [
+    "lock", "lock.json", "settings.json", "environment.json", "tree.sqlite", "tree.sqlite-wal", "tree.sqlite-shm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN_BEFORE_CONFIG)
+def test_making_that_was_interrupted_is_no_tree_yet_and_can_be_made_again(
+    paths: TreePaths, name: str
+) -> None:
+    treedir.make_root(paths)
+    treedir.make_directories(paths)
+    Path(paths.root, name).write_text("half")
+
+    assert treedir.read_config(paths) is None
+
+    make(paths)
+    assert treedir.read_config(paths) is not None
+
+
+@pytest.mark.parametrize("name", ["lock.json", "settings.json", "environment.json", "config.json"])
+def test_making_that_was_interrupted_while_a_file_was_replaced_can_be_made_again(
+    paths: TreePaths, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Killed between the writing of the new file and its renaming."""
+    treedir.make_root(paths)
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_json(os.path.join(paths.root, name), {})
+    assert os.listdir(paths.root) != []
+
+    assert treedir.read_config(paths) is None
+
+
+def test_database_of_an_interrupted_making_goes(paths: TreePaths) -> None:
+    treedir.make_root(paths)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(paths.database + suffix).write_text("old")
+
+    treedir.make_directories(paths)
+
+    assert [name for name in os.listdir(paths.root) if name.startswith("tree.sqlite")] == []
+
+
+def test_directory_that_holds_something_else_is_refused_by_name(paths: TreePaths) -> None:
+    os.makedirs(paths.root)
+    for name in ("results.txt", "thesis.tex"):
+        Path(paths.root, name).write_text("precious")
+
+    with pytest.raises(NotAJobTree, match=r"'results.txt' and 1 more"):
+        treedir.read_config(paths)
+
+    assert sorted(os.listdir(paths.root)) == ["results.txt", "thesis.tex"]
+
+
+def test_file_in_place_of_the_directory_is_refused(paths: TreePaths) -> None:
+    Path(paths.root).write_text("x")
+
+    with pytest.raises(NotAJobTree, match="is a file"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o702, 0o777, 0o1777])
+def test_directory_where_others_can_write_is_refused_with_its_cure(paths: TreePaths, mode: int) -> None:
+    make(paths)
+    os.chmod(paths.root, mode)
+
+    with pytest.raises(NotAJobTree, match="chmod go-w"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o711])
+def test_directory_that_others_can_only_read_is_taken(paths: TreePaths, mode: int) -> None:
+    make(paths)
+    os.chmod(paths.root, mode)
+
+    assert treedir.read_config(paths) is not None
+
+
+def test_directory_of_somebody_else_is_refused(paths: TreePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(paths)
+    monkeypatch.setattr(os, "geteuid", lambda: os.stat(paths.root).st_uid + 1)
+
+    with pytest.raises(NotAJobTree, match="belongs to the user"):
+        treedir.read_config(paths)
+
+
+def test_other_format_is_refused_with_both_numbers(paths: TreePaths) -> None:
+    config = make(paths)._asdict()
+    config["format"], config["version"] = FORMAT + 1, "99.1"
+    Path(paths.config).write_text(json.dumps(config))
+
+    with pytest.raises(NotAJobTree, match=rf"jobtree 99\.1 in format {FORMAT + 1}.* reads format {FORMAT}"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, 3, "text", {"format": "1"}, {"format": None}, {"name": "package"}]
+)
+def test_configuration_of_something_else_is_refused(paths: TreePaths, content: Any) -> None:
+    make(paths)
+    Path(paths.config).write_text(json.dumps(content))
+
+    with pytest.raises(NotAJobTree, match="not of a job tree"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize("missing", ["version", "run", "created", "root", "root_digest"])
+def test_configuration_that_lacks_something_is_refused(paths: TreePaths, missing: str) -> None:
+    config = make(paths)._asdict()
+    del config[missing]
+    Path(paths.config).write_text(json.dumps(config))
+
+    with pytest.raises(JobTreeError, match=r"config\.json"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"format": 1'])
+def test_damaged_configuration_is_a_storage_error_and_never_a_new_tree(
+    paths: TreePaths, content: bytes
+) -> None:
+    make(paths)
+    Path(paths.config).write_bytes(content)
+
+    with pytest.raises(StorageError, match="damaged"):
+        treedir.read_config(paths)
+
+
+def test_place_where_no_directory_can_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StorageError):
+        treedir.make_root(TreePaths(str(tmp_path / "file" / "tree")))
+    with pytest.raises(StorageError):
+        treedir.read_config(TreePaths(str(tmp_path / "file" / "tree")))
+
+
+def test_tokens_are_different_and_fit_for_names() -> None:
+    tokens = {treedir.new_token() for _ in range(100)}
+
+    assert len(tokens) == 100
+    assert all(token.isalnum() and token.isascii() and len(token) >= 12 for token in tokens)
