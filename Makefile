@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
 
-.PHONY: help demo test lint format test-all clean
+.PHONY: help demo test lint format test-all bench bench-peers clean
 
 help:      # what can be made
 	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 12
@@ -28,6 +28,13 @@ format:    # lay the code out as `make lint` wants it
 
 test-all:  # every test on every Python from 3.9 to 3.13 that this machine has
 	@.ci/all-versions $(ARGS)
+
+bench:     # measure what targets cost, each line with the figure asked for: some minutes on a quiet machine
+	@$(IN_VENV) benchmarks/bench.py $(ARGS)
+
+bench-peers: # the same work by Toil, Parsl, Dask, Ray, executorlib, Snakemake, in .venv-peers (half a gigabyte, once)
+	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
+	@.venv-peers/bin/python benchmarks/peers/compare.py $(ARGS)
 
 clean:     # remove what the targets above have made
 	rm -rf .venv .venv.lock .venvs .*_cache .hypothesis .cache build dist *.egg-info demo-run

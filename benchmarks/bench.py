@@ -73,10 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure jobtree and compare with the figures asked for.")
     parser.add_argument("--only", metavar="NAME", action="append", choices=list(LINES),
                         help=f"this line; may be repeated: {', '.join(LINES)}")  # fmt: skip
-    parser.add_argument("--scale", type=float, default=1.0, help="so much of the work; figures mean nothing but for 1")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="so much of the work; figures mean nothing but for 1"
+    )
     parser.add_argument("--repeat", type=int, default=1, help="measure so often, and take the median")
     parser.add_argument("--json", metavar="FILE", help="write the results there, too")
-    parser.add_argument("--directory", default=_a_disk(), help="where the runs take place; default: %(default)s")
+    parser.add_argument(
+        "--directory", default=_a_disk(), help="where the runs take place; default: %(default)s"
+    )
     return parser
 
 

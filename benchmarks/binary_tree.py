@@ -51,7 +51,9 @@ class After(Target):
         for child in (2 * self.number, 2 * self.number + 1):
             last = child - 1 if child >= leaves else 2 * leaves - 1 + child - 1
             if WITNESS.seen(last) != 1:
-                raise RuntimeError(f"the follow-on of node {self.number} was started before node {child} was done")
+                raise RuntimeError(
+                    f"the follow-on of node {self.number} was started before node {child} was done"
+                )
         WITNESS.mark(2 * leaves - 1 + self.number - 1)
 
 

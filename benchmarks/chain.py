@@ -45,7 +45,9 @@ def measure(bench: Bench) -> list[Figure]:
     with bench.start("chain.py", "--length", str(length + 1), cells=length + 1) as running:
         seconds = running.checked(done=1).seconds
     sync = floors.sync_of_append(bench.directory, 1024, times=200)
-    note = f"{seconds / length * 1e6:.0f} us each; appending 1 KB and syncing it alone takes {sync * 1e6:.0f} us"
+    note = (
+        f"{seconds / length * 1e6:.0f} us each; appending 1 KB and syncing it alone takes {sync * 1e6:.0f} us"
+    )
     what = f"a chain of {length:,} follow-ons, each written down before the next starts"
     return [bench.at_least(what, length / seconds, "targets/s", 2_000, note)]
 

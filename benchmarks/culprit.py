@@ -1,9 +1,9 @@
 """A bundle of a thousand targets, one of which kills its worker: the others must not pay for it.
 
-    python benchmarks/culprit.py --jobTree DIR --number 10000 --retryCount 2   (in a directory with a witness)
+    python benchmarks/culprit.py --jobTree DIR --number 20000 --retryCount 2   (in a directory with a witness)
 
-Many children do nothing but mark their byte; one, in the middle, dies of SIGSEGV whenever it runs, as if a C library had
-crashed, and takes its worker with it. Bundles grow as the class turns out to be short, so by then they hold more than a
+Many children do nothing but mark their byte; one, in the middle, dies of SIGSEGV whenever it runs, as if in a C library,
+and takes its worker with it. Bundles grow as the class turns out to be short, so by then they hold more than a
 thousand; the one that dies looks up the size of its own. Expected: every other target runs once; the one runs once in
 company, which is charged to nobody because the worker had run others before, and then alone, as often as its own tries
 allow; it alone is failed.
@@ -61,14 +61,16 @@ class Root(Target):
 
 
 def size_of_own_bundle(tree: str) -> int:
-    """How many jobs are in the bundle that this process runs: the claims say which one it is, the database how large."""
+    """How many jobs are in the bundle that this process runs: claims say which it is, the database how large."""
     for claim in glob.glob(os.path.join(tree, "claims", "*", "*")):
         with open(claim, encoding="ascii") as file:
             words = file.read().split()
         if len(words) > 1 and words[1] == str(os.getpid()):
             database = sqlite3.connect(os.path.join(tree, "tree.sqlite"), timeout=30)
             try:
-                row = database.execute("SELECT size FROM bundles WHERE id = ?", (os.path.basename(claim),)).fetchone()
+                row = database.execute(
+                    "SELECT size FROM bundles WHERE id = ?", (os.path.basename(claim),)
+                ).fetchone()
             finally:
                 database.close()
             return int(row[0])
@@ -77,7 +79,7 @@ def size_of_own_bundle(tree: str) -> int:
 
 def measure(bench: Bench) -> list[Figure]:
     """How many of a bundle's others ran exactly once. All of the tree's others must have."""
-    number = bench.scaled(10_000)
+    number = bench.scaled(20_000)
     arguments = ["--number", str(number), "--retryCount", str(RETRIES)]
     with bench.start("culprit.py", *arguments, cells=number) as running:
         running.ended(expected=1)
@@ -100,7 +102,7 @@ def measure(bench: Bench) -> list[Figure]:
 def main() -> int:
     """Run the pipeline; the exit status is 1, as one job fails."""
     parser = argparse.ArgumentParser(description="Many targets, one of which kills its worker.")
-    parser.add_argument("--number", type=int, default=10_000, help="how many children")
+    parser.add_argument("--number", type=int, default=20_000, help="how many children")
     Stack.addJobTreeOptions(parser)
     options = parser.parse_args()
     return 1 if Stack(Root(options.number)).startJobTree(options) else 0

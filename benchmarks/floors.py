@@ -104,7 +104,9 @@ def _database(directory: str) -> sqlite3.Connection:
     connection = sqlite3.connect(os.path.join(directory, "floor.sqlite"), isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY, state INTEGER, payload BLOB)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY, state INTEGER, payload BLOB)"
+    )
     connection.execute("CREATE INDEX IF NOT EXISTS ready ON jobs (id) WHERE state = 0")
     return connection
 

@@ -35,7 +35,9 @@ def warnings(directory: str) -> list[str]:
     found = []
     kind = files.filesystem_type(directory)
     if kind in ("tmpfs", "ramfs"):
-        found.append(f"{directory} is in memory ({kind}), where a sync costs nothing: give --directory on a disk")
+        found.append(
+            f"{directory} is in memory ({kind}), where a sync costs nothing: give --directory on a disk"
+        )
     if os.getloadavg()[0] > 0.5:
         found.append("other programs are running on this machine: the figures are worse than they should be")
     return found

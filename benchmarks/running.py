@@ -84,7 +84,12 @@ class Running:
         with open(self.directory / "log", "ab") as log:
             self.began = time.monotonic()
             self.process = subprocess.Popen(
-                self._command, cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                cwd=self.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         if self._watch is not None:
             self._watch.start(self.process.pid)
@@ -93,7 +98,10 @@ class Running:
         return self
 
     def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
     ) -> None:
         if self.process.poll() is None:
             self.process.kill()
@@ -128,7 +136,9 @@ class Running:
         status = self.status()
         expected = {"ready": 0, "issued": 0, "blocked": 0, "failed": 0, "done": done}
         if status["state"] != "complete" or status["counts"] != expected:
-            self.wrong(f"jobTreeStatus says {status['state']}, {status['counts']}, and {done} jobs should be done")
+            self.wrong(
+                f"jobTreeStatus says {status['state']}, {status['counts']}, and {done} jobs should be done"
+            )
         seen = self.seen()
         complaint = seen.complaint()
         if complaint is not None:

@@ -306,7 +306,8 @@ class Adopter:
             job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None, self._host,
             bundle.name, clock.wall(),
         )  # fmt: skip
-        self.store.note_failure(row)
+        # Relative to the tree in the store, so that the tree can be moved.
+        self.store.note_failure(row._replace(log=row.log and os.path.relpath(row.log, self.paths.root)))
         if given_up:
             self.collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
         else:

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -120,6 +121,11 @@ def replace_durably(path: str, data: bytes) -> None:
         fsync_directory(os.path.dirname(path))
     except OSError as error:
         raise refused(error, path) from error
+
+
+def final_name(name: str) -> str:
+    """The name that a file gets in the end: what ``replace_durably`` was interrupted in has another one."""
+    return re.sub(r"\.\d+\.new$", "", name)
 
 
 def write_durably(path: str, data: bytes) -> None:

@@ -95,7 +95,7 @@ def _work(root: str, bundle: int, directory: str, parent: int) -> int:
         os.setsid()
     processtree.die_with_parent(parent)
     processtree.adopt_orphans()
-    return worker.Worker(root, bundle, directory).run()
+    return worker.run_bundle(root, bundle, directory)
 
 
 class Launcher:

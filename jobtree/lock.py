@@ -7,6 +7,8 @@ master; it is never believed for anything else.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 from typing import Any, Optional
@@ -14,7 +16,7 @@ from typing import Any, Optional
 import filelock
 
 from jobtree import clock, files
-from jobtree.errors import AnotherMaster, StorageError
+from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.paths import TreePaths
 
 
@@ -28,6 +30,7 @@ class TreeLock:
 
     def acquire(self) -> None:
         """Take the lock and say who we are. Raises AnotherMaster, which names the one that has it."""
+        self._check_support()
         try:
             self._lock.acquire(poll_interval=0.02)
         except filelock.Timeout:
@@ -43,6 +46,24 @@ class TreeLock:
                 "started_text": clock.text(clock.wall()),
             },
         )
+
+    def _check_support(self) -> None:
+        """Where the kernel has no such lock, ``filelock`` falls back on one that outlives its holder: refuse that."""
+        try:
+            fd = os.open(self._paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise files.refused(error, self._paths.lock) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise UsageError(
+                    f"{self._paths.root}: the file system does not have the locks that keep two masters apart "
+                    f"({error.strerror}). Mount it with locks (Lustre: -o flock; NFS: without nolock), or give a "
+                    "--jobTree on another one."
+                ) from error
+        finally:
+            os.close(fd)
 
     def release(self) -> None:
         """Let another master in."""
@@ -63,16 +84,18 @@ class TreeLock:
 
 def is_held(paths: TreePaths) -> bool:
     """Whether a master runs this tree now. Does not disturb one that does."""
-    if not os.path.exists(paths.lock):
-        return False
-    lock = filelock.FileLock(paths.lock, timeout=0, mode=0o600)
     try:
-        with lock:
-            return False
-    except filelock.Timeout:
-        return True
+        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        # Shared, so that any number may look at once; a master takes it exclusively, and tries for a while.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(fd)
 
 
 def owner(paths: TreePaths) -> Optional[dict[str, Any]]:

@@ -15,7 +15,11 @@ import os
 import signal
 import sys
 import threading
-from typing import Callable, Optional
+import time
+from typing import TYPE_CHECKING, Callable, Optional
+
+if TYPE_CHECKING:
+    import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -93,8 +97,8 @@ def kill_descendants() -> list[str]:
     return names
 
 
-def strays(run: str) -> list[int]:
-    """The pids of processes of this user, on this machine, that carry the mark of a run; not our own."""
+def strays(run: str) -> list[psutil.Process]:
+    """The processes of this user, on this machine, that carry the mark of a run and are not dead; not our own."""
     import psutil
 
     found = []
@@ -105,8 +109,9 @@ def strays(run: str) -> list[int]:
                 process.pid != me
                 and process.uids().real == os.getuid()
                 and process.environ().get("JOBTREE_RUN") == run
+                and process.status() != psutil.STATUS_ZOMBIE  # dead, and only its parent has not noticed
             ):
-                found.append(process.pid)
+                found.append(process)
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or a zombie, or not ours to look into
     return found
@@ -116,45 +121,39 @@ def kill_strays(run: str) -> list[int]:
     """Kill what ``strays`` finds, until it finds nothing; returns the pids."""
     import psutil
 
-    killed: list[int] = []
+    killed: set[int] = set()
     while True:
-        pids = [pid for pid in strays(run) if pid != os.getpid()]
-        if not pids:
-            return killed
-        processes = []
-        for pid in pids:
-            try:
-                process = psutil.Process(pid)
-                process.kill()
-                processes.append(process)
-            except psutil.Error:
-                continue
-        psutil.wait_procs(processes, timeout=10)
-        killed.extend(pids)
+        processes = strays(run)
+        if not processes:
+            return sorted(killed)
+        for process in processes:
+            _kill(process)
+            killed.add(process.pid)
+        time.sleep(0.005)  # until the kernel has carried it out; then the next look finds none
 
 
-def _is_running(process: object) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     import psutil
 
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)  # type: ignore[attr-defined]
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
 
-def _name(process: object) -> str:
+def _name(process: psutil.Process) -> str:
     import psutil
 
     try:
-        return str(process.name())  # type: ignore[attr-defined]
+        return str(process.name())
     except psutil.Error:
         return "a process"
 
 
-def _kill(process: object) -> None:
+def _kill(process: psutil.Process) -> None:
     import psutil
 
     try:
-        process.kill()  # type: ignore[attr-defined]
+        process.kill()
     except psutil.Error:
         pass

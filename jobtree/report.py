@@ -8,6 +8,7 @@ escaped: a log must not be able to move the cursor of whoever reads it.
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from types import TracebackType
@@ -53,6 +54,16 @@ def _indented(text: str) -> str:
     return "\n".join("    " + line for line in shown(text).rstrip("\n").split("\n"))
 
 
+def jobs(number: int) -> str:
+    """A number of jobs in words: "1 job", "2 jobs"."""
+    return f"{number} job" if number == 1 else f"{number} jobs"
+
+
+def how_to_continue(root: str) -> str:
+    """The command that continues a tree."""
+    return f"Continue with: jobTreeRun --jobTree {shlex.quote(root)}"
+
+
 def message_from_job(message: str) -> None:
     """A line that a target sent with logToMaster; the words before it are what other programs look for."""
     log.critical("Got message from job at time: %s : %s", clock.wall(), shown(message))
@@ -96,9 +107,8 @@ def _die_of_sigint() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def stopped_by(number: int, how_to_continue: str) -> BaseException:
-    """The exception with which a run ends that was stopped by a signal."""
+def stopped_by(number: int) -> BaseException:
+    """The exception with which a run ends that was stopped by a signal, after it was said how to continue."""
     if number == signal.SIGINT:
-        return Interrupted(how_to_continue)
-    name = signal.Signals(number).name
-    return RunStopped(f"stopped by {name}. {how_to_continue}", number)
+        return Interrupted()
+    return RunStopped(f"stopped by {signal.Signals(number).name}", number)

@@ -84,8 +84,8 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) 
         if store.bundles():
             processtree.kill_strays(config.run)
         log.info(
-            "%s job tree %s: %d jobs ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
-            tree.totals[State.READY], tree.totals[State.BLOCKED], tree.totals[State.DONE],
+            "%s job tree %s: %s ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
+            report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
         )  # fmt: skip
         batch = _batch_system(paths, settings, recorded, config.run)
         try:
@@ -168,7 +168,7 @@ def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treed
     packed = _pack_root(target, recorded)
     treedir.make_directories(paths)
     files.write_new(paths.database)  # made here for its mode: SQLite would let others read it
-    store = Store(paths.database, new=True)
+    store = Store(paths.database, new=True, exclusive=files.is_network(paths.root))
     try:
         store.raise_generation()
         store.begin()
@@ -208,7 +208,7 @@ def _load(store: Store, settings: Settings) -> Tree:
     tree.load(store.held_jobs(), store.counts())
     store.begin()
     if store.get("ended") == "in order" and tree.totals[State.FAILED]:
-        log.info("%d failed jobs are tried again", tree.totals[State.FAILED])
+        log.info("%s that failed will be tried again", report.jobs(tree.totals[State.FAILED]))
         tree.renewed()
         store.renew_failed()
         store.write(tree.take_changes(), tree.counts)
@@ -221,15 +221,10 @@ def _load(store: Store, settings: Settings) -> Tree:
 # -- ending ----------------------------------------------------------------------------------------------------
 
 
-def how_to_continue(root: str) -> str:
-    """The command that continues a tree."""
-    return f"Continue with: jobTreeRun --jobTree {shlex.quote(root)}"
-
-
 def _already_complete(paths: TreePaths, tree: Tree) -> Ended:
     log.info(
-        "The job tree %s is complete (%d jobs): nothing to do. Remove it, or give another --jobTree, to run again.",
-        paths.root, tree.totals[State.DONE],
+        "The job tree %s is complete (%s): nothing to do. Remove it, or give another --jobTree, to run again.",
+        paths.root, report.jobs(tree.totals[State.DONE]),
     )  # fmt: skip
     return Ended(tree.totals[State.DONE], 0, 0)
 
@@ -239,18 +234,16 @@ def _end(paths: TreePaths, master: Master, tree: Tree) -> Ended:
     waiting = tree.totals[State.READY] + tree.totals[State.BLOCKED]
     why = master.stopped_by
     if why is not None:
-        again = how_to_continue(paths.root)
-        log.info("Stopped: %d jobs done, %d failed, %d waiting. %s", done, failed, waiting, again)
-        if isinstance(why, int):
-            raise report.stopped_by(why, again)
-        raise RunStopped(f"{why}\n{again}")
+        again = report.how_to_continue(paths.root)
+        log.critical("Stopped: %s done, %d failed, %d waiting. %s", report.jobs(done), failed, waiting, again)
+        raise report.stopped_by(why) if isinstance(why, int) else RunStopped(why)
     if failed:
         log.critical(
-            "%d jobs failed, %d wait for them, %d are done. See them with: jobTreeStatus --verbose %s\n%s", failed,
-            waiting, done, shlex.quote(paths.root), how_to_continue(paths.root),
+            "%s failed, %d waiting for that, %d done. See why with: jobTreeStatus --verbose %s\n%s", report.jobs(failed),
+            waiting, done, shlex.quote(paths.root), report.how_to_continue(paths.root),
         )  # fmt: skip
     else:
-        log.info("Complete: %d jobs done. The record of the run is in %s", done, paths.root)
+        log.info("Complete: %s done. The record of the run is in %s", report.jobs(done), paths.root)
     return Ended(done, failed, waiting)
 
 

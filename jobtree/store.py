@@ -376,6 +376,9 @@ class Store:
         """FAILED jobs become READY with all their tries (the tree has changed the counts)."""
         with _Translated(self.path):
             self._connection.execute(
+                "DELETE FROM failures WHERE job IN (SELECT id FROM jobs WHERE state > 0 AND state = 3)"
+            )
+            self._connection.execute(
                 "UPDATE jobs SET state = 0, tries = 0, losses = 0, alone = 0 WHERE state > 0 AND state = 3"
             )
 

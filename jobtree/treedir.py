@@ -84,7 +84,8 @@ def _check_empty(paths: TreePaths) -> None:
     except FileNotFoundError:
         return
     ours = _OURS | {os.path.basename(path) for path in paths.directories()}
-    others = sorted(name for name in names - ours if not name.startswith("config.json."))
+    # What was being replaced when a making was interrupted is still there under its temporary name.
+    others = sorted(name for name in names if files.final_name(name) not in ours)
     if others:
         raise NotAJobTree(
             f"{paths.root} exists and is not a job tree: it holds {others[0]!r}"

@@ -22,9 +22,16 @@ def task(i: int) -> int:
 def main() -> None:
     """Run them."""
     count = number()
-    with LocalCluster(
-        n_workers=SLOTS, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.ERROR
-    ) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=SLOTS,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         client.submit(task, -1).result()
         ready = time.monotonic()
         futures = client.map(task, range(count))

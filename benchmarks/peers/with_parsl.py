@@ -1,7 +1,7 @@
 """Parsl's HighThroughputExecutor on one machine: python_apps, two workers. Keeps nothing on disk but logs.
 
 prefetch_capacity is set, as the executor's documentation advises for many short tasks: a worker then need not wait for
-the next one. Memoization, which would be one more cost for each task, is off.
+the next one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
         prefetch_capacity=100,
         provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
     )
-    config = Config(executors=[executor], strategy="none", app_cache=False, initialize_logging=False)
+    config = Config(executors=[executor], strategy="none", initialize_logging=False)
     with parsl.load(config):
         app = parsl.python_app(task)
         app(0).result()

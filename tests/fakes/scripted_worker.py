@@ -242,7 +242,8 @@ class ScriptedWorker:
 
     def die(self, written: int = 0) -> None:
         """End without another word, but for so many bytes of what was not handed over yet."""
-        self.append(self.unwritten[:written])
+        if os.path.exists(self._paths.outcome(self.bundle)):
+            self.append(self.unwritten[:written])
         self._pending.clear()
         self.job = None
         self.left = []

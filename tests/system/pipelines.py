@@ -14,10 +14,11 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 from tests.system.legacy_script import CHECKOUT, Ran
 
@@ -143,6 +144,14 @@ class Pipeline:
             found += [str(path) for path in (self.tree / name).rglob("*") if not path.is_dir()]
         found += [str(path) for path in (self.tree / "globalTempDirs").rglob("*")]
         return found
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something that will come, of which nobody tells us."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.01)
 
 
 def failures(err: str) -> dict[str, str]:

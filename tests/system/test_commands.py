@@ -105,7 +105,7 @@ def seen(bench: Bench, *more: str) -> dict[str, Any]:
 def broken_tree(bench: Bench, *more: str) -> None:
     """Run the script with its bug, to the end."""
     bench.write("script.py", script(BUG))
-    bench.run("script.py", "--jobTree", "tree", *more).failed("1 jobs failed")
+    bench.run("script.py", "--jobTree", "tree", *more).failed("1 job failed")
 
 
 def strays(tree: Path) -> set[int]:

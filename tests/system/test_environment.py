@@ -13,8 +13,6 @@ import pytest
 from tests.system.legacy_script import CHECKOUT, Ran
 from tests.system.pipelines import IMPORTS, MAIN, Pipeline, script
 
-START = [None, "fork", "spawn"]
-
 # -- variables, directory, search path -----------------------------------------------------------------------------
 
 SEES = """
@@ -193,7 +191,9 @@ def test_names_of_scripts(tmp_path: Path, name: str, module: str, start: str) ->
 
 
 def test_a_module_of_a_package(tmp_path: Path) -> None:
-    pipeline = Pipeline(tmp_path, BY_NAME.replace("class Setup", "from . import part\n\nclass Setup"), "package/main.py")
+    pipeline = Pipeline(
+        tmp_path, BY_NAME.replace("class Setup", "from . import part\n\nclass Setup"), "package/main.py"
+    )
     pipeline.write("package/__init__.py", "")
     pipeline.write("package/part.py", "")
     command = [sys.executable, "-m", "package.main", "--jobTree", "tree"]
@@ -212,9 +212,8 @@ def test_a_package_that_is_run(tmp_path: Path) -> None:
 def test_a_script_that_is_not_on_the_search_path(tmp_path: Path) -> None:
     """Run by a program of its own, as profilers and debuggers do."""
     pipeline = Pipeline(tmp_path, BY_NAME, "sub/pipeline.py")
-    program = "import runpy, sys; sys.argv[1:2] = []; runpy.run_path(sys.argv.pop(0), run_name='__main__')"
-    pipeline.write("profiler.py", "import runpy, sys\ndel sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')")
-    assert program
+    profiler = "import runpy, sys\ndel sys.argv[0]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    pipeline.write("profiler.py", profiler)
     command = [sys.executable, "profiler.py", "sub/pipeline.py", "--jobTree", "tree"]
     ran = pipeline.run_command(command)
     check_by_name(Pipeline(tmp_path / "sub"), ran, "jobtree_main_pipeline")
@@ -339,7 +338,22 @@ def test_a_script_without_the_guard_is_told_to_add_it(tmp_path: Path, name: str,
     assert "startJobTree while a worker imports it" in ran.err
     assert 'if __name__ == "__main__":' in ran.err
     assert pipeline.notes() == []
-    assert "Traceback" not in ran.err
+    assert "\nTraceback" not in ran.err
+
+
+def test_a_script_without_the_guard_starts_no_runs_inside_its_workers(tmp_path: Path) -> None:
+    """Each run has a directory of its own, so that no lock keeps them apart."""
+    pipeline = Pipeline(tmp_path)
+    start = """
+        options = Stack.getDefaultOptions()
+        options.jobTree = os.path.join(HERE, "tree.%d" % os.getpid())
+        if len([name for name in os.listdir(HERE) if name.startswith("tree.")]) < 4:
+            sys.exit(Stack(Setup()).startJobTree(options))
+    """
+    pipeline.write(pipeline.name, IMPORTS, "class Setup(Target):\n    pass\n", start)
+    ran = pipeline.run()
+    assert len(list(tmp_path.glob("tree.*"))) == 1, ran.err
+    assert ran.status == 3
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
@@ -366,7 +380,7 @@ def test_a_script_that_parses_its_arguments_while_it_is_imported(tmp_path: Path,
         assert ran.status == 3, ran.err
         assert f"the script {tmp_path / 'pipeline.py'} cannot be imported where targets run" in ran.err
         assert "SystemExit" in ran.err
-        assert 'if __name__ == \'__main__\':' in ran.err or 'if __name__ == "__main__":' in ran.err
+        assert "if __name__ == '__main__':" in ran.err or 'if __name__ == "__main__":' in ran.err
         assert pipeline.notes() == []
 
 

@@ -184,7 +184,12 @@ class Setup(Target):
 
 #: Name, how often it is tried (with --retryCount 1 --maxLost 2), the word for the reason, and what else is said.
 CASES = [
-    ("Raises", 2, "exception", ["ValueError: the second", "KeyError: 'the first'", "in fail", "\\x1b[31mred"]),
+    (
+        "Raises",
+        2,
+        "exception",
+        ["ValueError: the second", "KeyError: 'the first'", "in fail", "\\x1b[31mred"],
+    ),
     ("RaisesStubborn", 2, "exception", ["Stubborn", "cannot be shown", "in fail"]),
     ("RaisesLeaver", 2, "exception", ["Leaver"]),
     ("Interrupts", 2, "exception", ["KeyboardInterrupt"]),
@@ -357,7 +362,7 @@ def state():
         "limits": [resource.getrlimit(n) for n in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, resource.RLIMIT_AS)],
         "search path": list(sys.path),
         "streams": [(type(s).__name__, s.fileno(), s.closed) for s in (sys.stdin, sys.stdout, sys.stderr)],
-        "files": [os.fstat(0).st_rdev, os.fstat(1).st_size >= 0, os.readlink("/proc/self/fd/1"), os.readlink("/proc/self/fd/2")],
+        "files": [os.readlink("/proc/self/fd/%d" % number) for number in range(3)],
         "logging": (root.level, len(root.handlers), logging.root.manager.disable),
         "threads": threading.active_count(),
     }
@@ -388,7 +393,7 @@ class Look(Target):
         after = state()
         if os.getpid() != self.pid:
             # In a fresh worker the log is another file.
-            self.before["files"][2:] = after["files"][2:]
+            self.before["files"][1:] = after["files"][1:]
         changed = [key for key in after if after[key] != self.before[key]]
         print("seen", flush=True)
         note((self.name, os.getpid() == self.pid, changed))

@@ -137,6 +137,35 @@ def test_many_children_and_a_closer_whose_children_find_the_chains_directory(tmp
     assert pipeline.leftovers() == []
 
 
+BARRIER = """
+import select
+
+class Setup(Target):
+    def run(self):
+        os.mkfifo("all are here")
+        for i in range(4):
+            self.addChildTarget(Meets(i))
+
+class Meets(Target):
+    def __init__(self, i):
+        Target.__init__(self, cpu=0.25, memory="10M")
+        self.i = i
+    def run(self):
+        fd = os.open("all are here", os.O_RDWR)
+        note("here")
+        if sum(1 for _ in open(os.path.join(HERE, "notes"))) == 4:
+            os.write(fd, b"....")
+        assert select.select([fd], [], [], 20)[0], "the others did not come"
+        os.read(fd, 1)
+"""
+
+
+def test_siblings_of_one_class_that_fit_and_wait_for_one_another(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, BARRIER)
+    pipeline.run("--maxThreads", "1").succeeded()
+    assert pipeline.counted() == {"here": 4}
+
+
 # -- the interface ---------------------------------------------------------------------------------------------
 
 INTERFACE = """
@@ -190,12 +219,13 @@ def interface(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, Ran]:
 def test_functions_get_their_arguments_and_the_target(interface: tuple[Pipeline, Ran]) -> None:
     pipeline, ran = interface
     notes = pipeline.notes()
-    for said in (
+    expected: list[tuple[object, ...]] = [
         ("plain", (1, 2), [("x", 3)]),
         ("target", True, (4,), [("y", 5)]),
         ("target", True, ("c",), []),
         ("target", True, ("last",), []),
-    ):
+    ]
+    for said in expected:
         assert notes.count(str(said)) == 1, ran.err
     assert str(("plain", ("follow-on",), [])) not in notes  # two commands have failed
     assert str(("asked", 50_000_000, 0.5, 2.0)) in notes or str(("asked", 50 * 2**20, 0.5, 2.0)) in notes

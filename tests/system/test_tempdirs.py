@@ -86,7 +86,9 @@ def test_local_directories_are_empty_and_of_one_target_each(chain: tuple[Pipelin
 
 def test_a_global_directory_is_of_one_chain_and_gone_at_the_end(chain: tuple[Pipeline, Ran, Ran]) -> None:
     pipeline, _, second = chain
-    found = {who: (shared, names) for who, _, shared, names in (s.split("|") for s in pipeline.notes() if "|" in s)}
+    found = {
+        who: (shared, names) for who, _, shared, names in (s.split("|") for s in pipeline.notes() if "|" in s)
+    }
     assert len({found[who][0] for who in ("founder", "follow-on", "closer")}) == 1
     assert len({shared for shared, _ in found.values()}) == 4
     children = "founder,founder.d,from.child0,from.child1,from.child2"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -394,9 +394,9 @@ def test_sweep_of_a_tree_that_has_nothing_yet(paths: TreePaths) -> None:
     bundles.sweep(paths, set())
 
 
-def test_new_master_waits_for_the_worker_that_holds_the_bundle(paths: TreePaths) -> None:
-    import fcntl
-
+def test_new_master_waits_for_the_worker_that_holds_the_bundle(
+    paths: TreePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundles.write_bundle(paths, header(), [])
     told, tell = os.pipe()
     go, send = os.pipe()
@@ -410,16 +410,23 @@ def test_new_master_waits_for_the_worker_that_holds_the_bundle(paths: TreePaths)
         os.close(os.open(marker, os.O_CREAT | os.O_WRONLY))
         os._exit(0)
     os.read(told, 1)
-    thread = threading.Thread(target=os.write, args=(send, b"x"))
-    thread.start()
+    flock = fcntl.flock
+
+    def wait(fd: int, how: int) -> None:
+        if not how & fcntl.LOCK_NB:
+            os.write(send, b"x")  # the worker ends once it is waited for, and not before
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", wait)
 
     bundles.wait_for_worker(paths, BUNDLE)
 
-    assert os.path.exists(marker)
-    thread.join()
+    over = os.path.exists(marker)
+    os.write(send, b"x")
     os.waitpid(child, 0)
     for fd in (told, tell, go, send):
         os.close(fd)
+    assert over
 
 
 def test_nobody_is_waited_for_where_there_is_no_outcome_file(paths: TreePaths) -> None:

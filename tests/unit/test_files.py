@@ -29,6 +29,26 @@ def test_replaced_file_is_new_and_private_and_nothing_else_is_left(tmp_path: Pat
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_new_name_is_made_durable_after_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace = os.replace
+
+    def note_sync(fd: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "content")
+
+    def note_replace(old: str, new: str) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "fdatasync", note_sync, raising=False)
+    monkeypatch.setattr(os, "replace", note_replace)
+
+    files.replace_durably(str(tmp_path / "file"), b"x")
+
+    assert done == ["content", "name", "directory"]
+
+
 def raised_by(action: Callable[[], object]) -> Optional[str]:
     """What the StorageError said; None if there was none."""
     try:

@@ -1,4 +1,4 @@
-"""The master's loop, with workers that do what the test says and a clock that stands still: growing, order, steering."""
+"""The master's loop, with workers that do what the test says and a clock that stands still: growth, order, steering."""
 
 from __future__ import annotations
 
@@ -159,7 +159,9 @@ def test_issuing_telling_and_removing_come_after_the_commit_and_durability_befor
         worker.start()
         worker.global_dir()
         worker.message("hello")
-        worker.succeed([target("Child")], target("Next", mentions=(b"t",)), Value(b"t", b"x", (), in_file=True))
+        worker.succeed(
+            [target("Child")], target("Next", mentions=(b"t",)), Value(b"t", b"x", (), in_file=True)
+        )
         scene.finish(worker)
         del effects[:]
         yield
@@ -327,7 +329,9 @@ def test_warnings_about_targets_are_said_a_few_times_only(
 # -- steering --------------------------------------------------------------------------------------------------
 
 
-def test_a_kill_request_stops_the_run_and_what_ran_is_tried_again_at_the_next_start(make_scene: MakeScene) -> None:
+def test_a_kill_request_stops_the_run_and_what_ran_is_tried_again_at_the_next_start(
+    make_scene: MakeScene,
+) -> None:
     scene = make_scene()
 
     def script() -> Iterator[None]:
@@ -445,8 +449,55 @@ def test_the_run_has_its_result_and_nothing_else_is_kept(make_scene: MakeScene) 
 
     scene.play(script())
 
-    assert scene.rows("SELECT token, file IS NULL FROM promised ORDER BY token") == [(b"child", 0), (RESULT, 1)]
+    assert scene.rows("SELECT token, file IS NULL FROM promised ORDER BY token") == [
+        (b"child", 0),
+        (RESULT, 1),
+    ]
     assert scene.left_behind() == ["values/0/2-1"]
+
+
+def test_a_promise_that_was_passed_on_unkept_is_kept_for_whom_it_was_returned_to(
+    make_scene: MakeScene,
+) -> None:
+    """Two children run side by side; one returns its promise of the other's value, which nobody else holds."""
+    scene = make_scene()
+
+    def script() -> Iterator[None]:
+        children = [target("Maker"), target("Passer", mentions=(b"made",))]
+        yield from scene.grow(children, target("Reader", mentions=(b"passed",)))
+        maker, passer = scene.worker(2), scene.worker(3)
+        maker.start()
+        passer.start()
+        maker.succeed(value=Value(b"made", b"it"))
+        scene.finish(maker)
+        yield
+        passer.succeed(value=Value(b"passed", b"see made", (b"made",)))
+        scene.finish(passer)
+        yield
+        reader = scene.worker(4)
+        assert reader.left[0].values == {b"passed": b"see made", b"made": b"it"}
+        scene.run_all(reader)
+        yield
+
+    assert scene.play(script()).tree.totals == [0, 0, 0, 0, 3]
+
+
+def test_what_a_power_cut_leaves_of_files_that_no_frame_tells_of_is_removed(make_scene: MakeScene) -> None:
+    """Outcome files are not synced, values are: after the cut there may be a value that nothing leads to."""
+    scene = make_scene()
+
+    def first() -> Iterator[None]:
+        worker = scene.worker(1)
+        worker.start()
+        worker.keep(Value(b"t", b"large", (), in_file=True))
+        os.truncate(scene.paths.outcome(1), 0)
+        yield from ()
+        raise Died
+
+    scene.play_until_death(first())
+    scene.play(scene.play_rest())
+
+    assert scene.left_behind() == []
 
 
 def test_time_moves_only_when_the_test_says_so_and_the_master_never_turns_for_nothing(

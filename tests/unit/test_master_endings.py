@@ -227,7 +227,9 @@ def test_a_target_that_ends_its_process_is_charged_if_it_was_the_first(make_scen
 
 
 @pytest.mark.parametrize("how", ["killed from outside", "lost", "no disk", "preempted"])
-def test_losses_are_not_charged_but_too_many_in_a_row_give_the_job_up(make_scene: MakeScene, how: str) -> None:
+def test_losses_are_not_charged_but_too_many_in_a_row_give_the_job_up(
+    make_scene: MakeScene, how: str
+) -> None:
     scene = make_scene(retry_count=0, max_lost=3)
 
     def script() -> Iterator[None]:
@@ -284,7 +286,9 @@ def test_workers_that_never_start_anything_do_not_go_on_for_ever(make_scene: Mak
     assert {row[0] for row in scene.rows("SELECT kind FROM failures")} == {"worker"}
 
 
-def test_a_bundle_that_ends_without_having_begun_everything_gives_the_rest_back(make_scene: MakeScene) -> None:
+def test_a_bundle_that_ends_without_having_begun_everything_gives_the_rest_back(
+    make_scene: MakeScene,
+) -> None:
     scene = make_scene()
 
     def script() -> Iterator[None]:

@@ -236,9 +236,9 @@ print(serialization.unpack(sys.stdin.buffer.read(), {}).run())
     ("what", "answer"),
     [
         ("class", "['int', 'Part', 'Point', 'Colour', 'function', 'type']"),
-        ("function", "the function"),
-        ("lambda", "the function"),
-        ("cached", "the cached function"),
+        ("function", "the mended function"),
+        ("lambda", "the mended function"),
+        ("cached", "the mended cached function"),
     ],
 )
 def test_names_of_the_script_are_stored_as_those_of_a_module(tmp_path: Path, what: str, answer: str) -> None:
@@ -249,6 +249,7 @@ def test_names_of_the_script_are_stored_as_those_of_a_module(tmp_path: Path, wha
     written = subprocess.run(
         [sys.executable, script, what], stdout=subprocess.PIPE, check=True, env=environment
     )
+    script.write_text(SCRIPT.replace('"the ', '"the mended '))
     read = subprocess.run(
         [sys.executable, "-c", READER],
         input=written.stdout,

@@ -150,8 +150,8 @@ def test_init_twice_keeps_what_was_added_and_takes_the_later_request() -> None:
 
 
 COLLISIONS = [
-    "options", "memory", "cpu", "time", "children", "follow_on", "followOn", "token", "surroundings", "state", "__children",
-    "_children", "rv_", "name", "id", "fn", "args", "kwargs", "command",
+    "options", "memory", "cpu", "time", "children", "follow_on", "followOn", "token", "surroundings", "state",
+    "__children", "_children", "rv_", "name", "id", "fn", "args", "kwargs", "command",
 ]  # fmt: skip
 
 

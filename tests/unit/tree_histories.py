@@ -1,8 +1,8 @@
 """Random histories of a tree, for the tests of the state machine and for those of the store.
 
 ``Rows`` is a store without a disk: it applies ``Changes`` in the order in which the real one does. ``Histories`` plays
-a master that knows nothing but a Tree and such a store: it issues what is READY, reports whatever comes to its mind, and
-loses its memory now and then.
+a master that knows nothing but a Tree and such a store: it issues what is READY, reports whatever comes to its mind,
+and loses its memory now and then.
 """
 
 from __future__ import annotations

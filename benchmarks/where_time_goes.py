@@ -1,0 +1,293 @@
+"""Where the time of a target that does nothing goes, in microseconds: the machine's floors, and what master and workers
+spend on it, by kind of work.
+
+    python benchmarks/where_time_goes.py [--number 100000] [--json FILE]
+
+Three measurements.
+
+1. *Floors*: what the machine takes for a fork, a sync, a row and so on, without jobtree (floors.py).
+2. *A run* of fan_out.py's pipeline, to learn what a target costs in wall clock, and how much CPU the master and all the
+   processes below it use for it.
+3. *Profiles* of the master, in such a run, and of a worker, in this process, on a bundle made for the purpose. They are
+   taken by a timer of CPU time that interrupts the code every few milliseconds and looks which function it is in.
+   Unlike a profiler that hooks every call, this does not make functions that call many others look dearer than they
+   are. Each look counts for the CPU time that has passed since the one before, so a long call into C, which cannot be
+   interrupted, gets its due.
+
+What a line holds is defined by the two tables below: the innermost function that is named there counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Optional
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import fan_out, floors, machine, witness  # noqa: E402
+from benchmarks.running import WrongResult, on_terminate  # noqa: E402
+from jobtree import Stack  # noqa: E402
+
+CORES = 2
+
+MASTER = {
+    "rows of new jobs, and their children's frames": ["store._insert_children", "bundles._child_rows"],
+    "reading and decoding frames": ["bundles.read", "frames.decode"],
+    "the state machine, and frames to events": ["adoption._frame", "tree.*", "adoption.*"],
+    "writing changed rows: issued, done, counts": ["store.write", "values.*"],
+    "reading ready rows": ["store.ready", "master._choose"],
+    "making bundles: packing, files": ["bundles.write_bundle", "master._make_bundle"],
+    "begin, commit and checkpoint": ["store.begin", "store.commit"],
+    "the batch system, the launcher's news, waiting": ["starter.*", "single_machine.*"],
+    "removing files of bundles": ["bundles.remove_bundle", "bundles.sweep", "removals.*"],
+}
+"""Stages of the master: module.function, or module.* for all that the module has and is not named elsewhere."""
+
+WORKER = {
+    "opening the bundle and its log": ["workplace.open_workplace", "workplace.*"],
+    "unpickling the target": ["attempt._load", "attempt._readers", "serialization.*"],
+    "the target's own run(), with its mark": ["fan_out.run", "witness.*"],
+    "putting everything back (isolation)": ["isolation.*", "processtree.*", "attempt._clean_up"],
+    "a fresh seed": ["isolation.reseed"],
+    "measuring time, CPU and memory": ["usage.*"],
+    "making frames": ["workplace.write", "frames.encode"],
+    "checking that its descriptors are still its own": ["workplace.fd"],
+    "writing frames": ["workplace.flush", "files.write_all"],
+    "looking for a recall": ["workplace.is_recalled"],
+    "children, follow-on, value: none to write": [
+        "attempt._succeed",
+        "attempt._write_children",
+        "attempt._keep",
+    ],
+    "output: its begin and end in the log": ["attempt._close_output"],
+    "the attempt itself": ["attempt.*", "target.*"],
+    "the loop over targets": ["worker.*"],
+}
+"""Stages of a worker, likewise."""
+
+
+class Sampler:
+    """Where this process spends its CPU time, by stage; with ``with``."""
+
+    def __init__(self, stages: Mapping[str, list[str]]) -> None:
+        self._stages = {name: stage for stage, names in stages.items() for name in names}
+        self.seconds: dict[str, float] = dict.fromkeys(stages, 0.0)
+        self.elsewhere: dict[str, float] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> Sampler:
+        self._last = time.process_time()
+        signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
+
+    def _look(self, _: int, frame: Optional[FrameType]) -> None:
+        now = time.process_time()
+        passed, self._last = now - self._last, now
+        first = ""
+        while frame is not None:
+            module = os.path.splitext(os.path.basename(frame.f_code.co_filename))[0]
+            name = frame.f_code.co_name
+            first = first or f"{module}.{name}"
+            stage = self._stage(module, name)
+            if stage is not None:
+                self.seconds[stage] += passed
+                break
+            frame = frame.f_back
+        else:
+            self.elsewhere[first] = self.elsewhere.get(first, 0.0) + passed
+        self._last = time.process_time()
+
+    def _stage(self, module: str, name: str) -> Optional[str]:
+        return self._stages.get(f"{module}.{name}") or self._stages.get(f"{module}.*")
+
+    def result(self) -> dict[str, float]:
+        """Seconds by stage; what was in none of them is told as "elsewhere"."""
+        return {**self.seconds, "elsewhere": sum(self.elsewhere.values())}
+
+
+# -- the parts that run in processes of their own --------------------------------------------------------------
+
+
+def profile_master(number: int) -> dict[str, Any]:
+    """Run the pipeline in this process, with the sampler or without; working directory: that of the run."""
+    from jobtree import store
+
+    commits = []
+    commit = store.Store.commit
+
+    def timed(self: store.Store) -> None:
+        began = time.perf_counter()
+        commit(self)
+        commits.append(time.perf_counter() - began)
+
+    store.Store.commit = timed  # type: ignore[method-assign]
+    options = Stack.getDefaultOptions()
+    options.jobTree = "tree"
+    options.maxThreads = CORES
+    began, used = time.perf_counter(), time.process_time()
+    with Sampler(MASTER) as sampler:
+        failed = Stack(fan_out.Root(number)).startJobTree(options)
+    wall, cpu = time.perf_counter() - began, time.process_time() - used
+    below = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if failed:
+        raise WrongResult(f"{failed} jobs failed")
+    return {
+        "wall": wall, "cpu": cpu, "below": below.ru_utime + below.ru_stime, "stages": sampler.result(),
+        "elsewhere": sampler.elsewhere, "commits": len(commits), "commit_wall": sum(commits),
+    }  # fmt: skip
+
+
+def profile_worker(number: int) -> dict[str, Any]:
+    """Be the worker of one bundle with so many targets, in the working directory."""
+    from jobtree import bundles, frames, serialization, treedir
+    from jobtree.paths import TreePaths, job_id
+    from jobtree.worker import run_bundle
+
+    paths = TreePaths(os.path.abspath("tree"))
+    treedir.make_root(paths)
+    treedir.make_directories(paths)
+    header = frames.BundleHeader(
+        frames.VERSION, "where-time-goes", 1, number, 1 << 31, 1.0, 3600.0, 50_120, False, True, False, False, None,
+        1 << 31, 1.0,
+    )  # fmt: skip
+    jobs = [
+        frames.BundleJob(
+            job_id(0, i + 1), 1, 0, 1 << 31, 0.0, serialization.pack(fan_out.Nothing(i)).payload, {}
+        )
+        for i in range(number)
+    ]
+    bundles.write_bundle(paths, header, jobs)
+    del jobs
+    said = os.dup(1)
+    used = time.process_time()
+    with Sampler(WORKER) as sampler:
+        status = run_bundle(paths.root, 1, os.getcwd())
+    cpu = time.process_time() - used
+    os.dup2(said, 1)  # the worker has turned standard output over to its targets
+    sys.stdout = os.fdopen(said, "w")
+    if status:
+        raise WrongResult(f"the worker ended with {status}")
+    return {"cpu": cpu, "stages": sampler.result(), "elsewhere": sampler.elsewhere}
+
+
+# -- putting it together ---------------------------------------------------------------------------------------
+
+
+def part(name: str, number: int, directory: str) -> dict[str, Any]:
+    """Run one of the two in a fresh process and directory, and check that every target has run once."""
+    place = tempfile.mkdtemp(dir=directory)
+    witness.make(place, number)
+    command = [sys.executable, os.path.abspath(__file__), "--part", name, "--number", str(number)]
+    environment = {**os.environ, "PYTHONPATH": str(machine.CHECKOUT)}
+    answer = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    if answer.returncode:
+        raise WrongResult(f"{name}: {answer.stderr[-3000:]}")
+    complaint = witness.read(place).complaint()
+    if complaint is not None:
+        raise WrongResult(f"{name}: {complaint}")
+    shutil.rmtree(place)
+    found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def measure_floors(directory: str) -> dict[str, float]:
+    """Microseconds, by what was done."""
+    return {
+        name: seconds * 1e6
+        for name, seconds in (
+            ("fork, exit and wait for a process of this size", floors.fork()),
+            ("append 1 KB to a file and fdatasync", floors.sync_of_append(directory, 1024)),
+            ("commit one changed row in SQLite (WAL, synchronous=FULL)", floors.commit(directory)),
+            ("insert a row with a small target and delete it later", floors.row(directory)),
+            ("make a small file and remove it", floors.small_file(directory)),
+            ("append 200 bytes to a file (write)", floors.write(directory, 200)),
+            ("pickle a small target", floors.dumps()),
+            ("unpickle a small target", floors.loads()),
+        )
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Where the time of a target that does nothing goes.")
+    parser.add_argument("--number", type=int, default=100_000, help="how many targets")
+    parser.add_argument("--json", metavar="FILE", help="write the results there, too")
+    parser.add_argument("--directory", default=os.environ.get("TMPDIR") or "/var/tmp", help="where to run")
+    parser.add_argument("--part", choices=("master", "worker"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part is not None:
+        profile = profile_master if options.part == "master" else profile_worker
+        print("\n" + json.dumps(profile(options.number)), flush=True)
+        return 0
+    on_terminate()
+    machine.use_cores(CORES)
+    directory = tempfile.mkdtemp(prefix="jobtree-bench-", dir=options.directory)
+    try:
+        about = machine.describe(directory, CORES)
+        for warning in machine.warnings(directory):
+            print(f"WARNING: {warning}\n")
+        result = {
+            "machine": about,
+            "number": options.number,
+            "floors": measure_floors(directory),
+            "run": part("master", options.number, directory),
+            "worker": part("worker", options.number, directory),
+        }
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    show(result)
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def show(result: dict[str, Any]) -> None:
+    """Tables for a page of documentation."""
+    about, number, run = result["machine"], result["number"], result["run"]
+    print(f"Measured on {about['date']}, {about['processor']}, {about['system']}, {about['file system']}, "
+          f"{about['Python']}, SQLite {about['SQLite']}, jobtree {about['jobtree']}.\n")  # fmt: skip
+    print("| what the machine takes for | us |\n| --- | ---: |")
+    for name, value in result["floors"].items():
+        print(f"| {name} | {value:.1f} |")
+    each = 1e6 / number
+    print(f"\n| a target that does nothing, in a run of {number:,} | us |\n| --- | ---: |")
+    print(f"| wall clock | {run['wall'] * each:.1f} |")
+    print(f"| CPU of the master | {run['cpu'] * each:.1f} |")
+    print(f"| CPU of launcher and workers | {run['below'] * each:.1f} |")
+    idle = CORES * run["wall"] - run["cpu"] - run["below"]
+    print(f"| neither: waiting for the disk or for each other, other programs | {idle * each:.1f} |")
+    print(f"| share of {run['commits']} commits, {run['commit_wall'] / run['commits'] * 1e3:.1f} ms each, in wall clock "
+          f"| {run['commit_wall'] * each:.1f} |")  # fmt: skip
+    _stages("the master, for each target", run["stages"], run["cpu"] * each)
+    worker = result["worker"]
+    _stages("a worker, for each target", worker["stages"], worker["cpu"] * each)
+
+
+def _stages(title: str, stages: dict[str, float], total: float) -> None:
+    """Shares of a measured total, so that the interruptions, which cost something themselves, are not counted."""
+    seen = sum(stages.values()) or 1.0
+    print(f"\n| {title} | us | share |\n| --- | ---: | ---: |")
+    for name, seconds in sorted(stages.items(), key=lambda item: -item[1]):
+        print(f"| {name} | {total * seconds / seen:.1f} | {100 * seconds / seen:.0f} % |")
+    print(f"| all | {total:.1f} | 100 % |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""One attempt of one job: everything between its *started* frame and its outcome.
+
+It loads the target, runs it, puts everything back, and writes down what the target left: children, follow-on and value
+in one outcome, or its failure. It says with which job, if any, the worker may go straight on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, Callable, NoReturn, Optional
+
+from jobtree import clock, files, frames, isolation, serialization, tempdirs
+from jobtree.errors import CannotImport, JobTreeError, StorageError, TargetError
+from jobtree.frames import BundleJob, Failure, Packed
+from jobtree.paths import job_id
+from jobtree.target import Recorded, Target, check_target, set_surroundings
+from jobtree.usage import Usage
+from jobtree.workplace import WorkerMustEnd, Workplace
+
+LARGE_VALUE = 1 << 20
+"""A returned value above this many bytes gets a file of its own and is not copied into bundles."""
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_CHUNK_ROWS = 1000
+_CHUNK_BYTES = 1 << 20
+
+
+class Attempt:
+    """One attempt of one job: everything between its *started* frame and its outcome."""
+
+    def __init__(self, place: Workplace, job: BundleJob) -> None:
+        self._place = place
+        self._job = job
+        self._local: Optional[str] = None
+        self._asked_global = False
+        self.memory = job.memory or place.header.memory
+        self.cpu = place.header.cpu
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A target that is passed on inside another one must not carry this along.
+        return _nothing, ()
+
+    # -- what targets may ask for (jobtree.target.Surroundings) ------------------------------------------------
+
+    def local_temp_dir(self) -> str:
+        """The target's directory on this machine, made when it is first asked for."""
+        if self._local is None:
+            place = self._place
+            place.local_dirs += 1
+            try:
+                self._local = tempdirs.make_local(place.header.run, place.bundle, place.local_dirs)
+            except StorageError as error:
+                raise TargetError(str(error)) from error
+        return self._local
+
+    def global_temp_dir(self) -> str:
+        """The chain's directory, made when it is first asked for."""
+        path = self._place.paths.global_dir(self._job.id)
+        if not self._asked_global:
+            # Written down first, so that it is removed some day even if we die between the two.
+            self._place.outcome.write(frames.GLOBAL_DIR, self._job.id, self._job.attempt)
+            self._place.outcome.flush()
+            try:
+                tempdirs.make_global(path)
+            except StorageError as error:
+                raise TargetError(str(error)) from error
+            self._asked_global = True
+        return path
+
+    def log_to_master(self, message: str) -> None:
+        """Send a line to the master at once."""
+        self._place.outcome.write(frames.MESSAGE, self._job.id, self._job.attempt, message)
+        self._place.outcome.flush()
+
+    # -- the attempt -------------------------------------------------------------------------------------------
+
+    def run(self) -> Optional[BundleJob]:
+        """Run the target and write its outcome. Returns the job with which the worker goes straight on, if any."""
+        place, job = self._place, self._job
+        isolation.reseed()
+        log_start = os.fstat(1).st_size
+        usage = Usage()
+        outcome: tuple[Any, ...] = ()
+        next_job: Optional[BundleJob] = None
+        error, target, value = self._run_target()
+        why = self._clean_up()
+        if target is not None and error is None:
+            try:
+                outcome, next_job = self._succeed(target, value, usage, may_go_on=why is None)
+            except StorageError:
+                raise
+            except BaseException as caught:  # storing it runs the user's __reduce__ and __getstate__
+                error = caught
+        log_end = self._close_output(log_start, keep=error is not None or place.header.keep_logs)
+        if error is not None:
+            failure = self._explain(error, log_start, log_end)
+            outcome = (frames.FAILED, job.id, job.attempt, tuple(usage.measures()), tuple(failure))
+        place.outcome.write(*outcome)
+        if next_job is not None:
+            if place.header.durable and (self._asked_global or place.header.global_dirs):
+                files.make_durable([place.paths.global_dirs])
+            place.outcome.flush(sync=True)
+        if why is not None:
+            raise WorkerMustEnd
+        return next_job
+
+    def _run_target(self) -> tuple[Optional[BaseException], Optional[Target], Any]:
+        """Load the target and run it. Returns what it raised, the target, and what it returned."""
+        target: Optional[Target] = None
+        value: Any = None
+        try:
+            target = self._load()
+            set_surroundings(target, self)
+            value = target.run()
+            error: Optional[BaseException] = None
+        except CannotImport as caught:
+            self._refuse_to_import(caught)
+        except BaseException as caught:  # the one door through which a target's own errors leave
+            error = caught
+        if os.getpid() != self._place.pid:
+            os._exit(0)  # a fork inside run() came back here: one worker is enough
+        if target is not None:
+            set_surroundings(target, None)
+        return error, target, value
+
+    def _refuse_to_import(self, error: CannotImport) -> NoReturn:
+        self._place.outcome.write(frames.CANNOT_IMPORT, self._job.id, self._job.attempt, str(error))
+        raise WorkerMustEnd from None
+
+    def _load(self) -> Target:
+        target = serialization.unpack(self._job.payload, self._readers())
+        check_target(target, "run")
+        assert isinstance(target, Target)
+        return target
+
+    def _readers(self) -> Mapping[bytes, Callable[[], bytes]]:
+        values = self._place.values = dict(self._job.values)
+        paths = self._place.paths
+
+        def reader(value: Any) -> Callable[[], bytes]:
+            def read() -> bytes:
+                if isinstance(value, bytes):
+                    return value
+                data = files.read(paths.absolute(value))
+                if data is None:
+                    raise TargetError(f"the file {paths.absolute(value)} of a kept promise is gone")
+                return data
+
+            return read
+
+        return {token: reader(value) for token, value in values.items()}
+
+    def _succeed(
+        self, target: Target, value: Any, usage: Usage, may_go_on: bool
+    ) -> tuple[tuple[Any, ...], Optional[BundleJob]]:
+        """Store what the target left. Returns the outcome frame's body and the job to go on with.
+
+        Frames of children are written before it; they count only if the outcome follows.
+        """
+        place, job = self._place, self._job
+        mark = place.outcome.mark()
+        first_n = place.next_n
+        try:
+            kept = self._keep(target, value)
+            recorded = Recorded(target)
+            count, only = self._write_children(recorded.children)
+            follow_on = None if recorded.follow_on is None else serialization.pack(recorded.follow_on)
+        except BaseException:
+            # Frames that have left for the file already stay there; without an outcome they count for nothing.
+            place.outcome.drop_after(mark)
+            raise
+        measures = usage.measures()
+        next_job = None
+        goes_on = None
+        if may_go_on and count == 1 and only is not None and self._may_go_on(only):
+            goes_on = job_id(place.bundle, first_n)
+            next_job = self._job_of(only, goes_on, 1, 0)
+        elif may_go_on and count == 0 and follow_on is not None and self._may_go_on(follow_on):
+            goes_on = 0
+            next_job = self._job_of(follow_on, job.id, job.attempt + 1, job.step + 1)
+        stored = None if follow_on is None else tuple(follow_on)
+        return (
+            frames.SUCCEEDED,
+            job.id,
+            job.attempt,
+            tuple(measures),
+            count,
+            stored,
+            goes_on,
+            kept,
+        ), next_job
+
+    def _keep(
+        self, target: Target, value: Any
+    ) -> Optional[tuple[bytes, Optional[bytes], Optional[str], Any]]:
+        """The value as it goes into the outcome, if somebody was promised it."""
+        token = Recorded(target).token
+        if token is None:
+            return None
+        place = self._place
+        data, mentions = serialization.pack_value(value, target)
+        if len(data) <= LARGE_VALUE:
+            place.values[token] = data
+            return token, data, None, mentions
+        path = place.paths.value(place.bundle, place.next_n)
+        place.next_n += 1
+        # Named in a frame first: if we die before the outcome, the master knows what to remove.
+        place.outcome.write(frames.VALUE_FILE, path)
+        place.outcome.flush()
+        absolute = place.paths.absolute(path)
+        os.makedirs(os.path.dirname(absolute), 0o700, exist_ok=True)
+        files.write_durably(absolute, data)
+        files.fsync_directory(os.path.dirname(absolute))
+        place.values[token] = path
+        return token, None, path, mentions
+
+    def _write_children(self, children: list[Target]) -> tuple[int, Optional[Packed]]:
+        """Write the children in chunks. Returns how many, and the child if it is the only one."""
+        place, job = self._place, self._job
+        count = len(children)
+        only: Optional[Packed] = None
+        children.reverse()  # taken from the end and let go one by one, so that a million is in memory only once
+        while children:
+            shapes: dict[tuple[str, Optional[float]], int] = {}
+            rows: list[tuple[Any, ...]] = []
+            size = 0
+            first_n = place.next_n
+            while children and len(rows) < _CHUNK_ROWS and size < _CHUNK_BYTES:
+                packed = serialization.pack(children.pop())
+                shape = shapes.setdefault((packed.name, packed.cpu), len(shapes))
+                rows.append((shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions))
+                size += len(packed.payload)
+                only = packed
+            place.next_n += len(rows)
+            place.outcome.write(frames.CHILDREN, job.id, job.attempt, first_n, list(shapes), rows)
+            if children:
+                place.outcome.flush()
+        return count, only if count == 1 else None
+
+    def _may_go_on(self, packed: Packed) -> bool:
+        header = self._place.header
+        return (
+            not header.isolate
+            and clock.elapsed() - self._place.started < header.job_time
+            and (packed.memory or header.default_memory) <= header.memory
+            and (packed.cpu if packed.cpu is not None else header.default_cpu) <= header.cpu
+            and all(token in self._place.values for token in packed.mentions)
+            and not self._place.is_recalled()
+        )
+
+    def _job_of(self, packed: Packed, id: int, attempt: int, step: int) -> BundleJob:
+        return BundleJob(
+            id, attempt, step, packed.memory or 0, packed.time or 0.0, packed.payload, self._place.values
+        )
+
+    # -- afterwards --------------------------------------------------------------------------------------------
+
+    def _explain(self, error: BaseException, log_start: int, log_end: int) -> Failure:
+        if isinstance(error, SystemExit):
+            kind, message = "exit", f"the target called sys.exit({error.code!r})"
+        elif isinstance(error, MemoryError):
+            kind, message = "memory", f"MemoryError: {_text(error)}"
+        elif isinstance(error, JobTreeError):
+            kind, message = type(error).__name__, _text(error)
+        else:
+            kind, message = "exception", f"{type(error).__name__}: {_text(error)}"
+        try:
+            trace = error.__traceback__
+            while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+                trace = trace.tb_next
+            # Without a line of the user's code in it, a traceback says nothing that the message does not.
+            shown = (
+                "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
+            )
+        except Exception as second:  # a user's exception may refuse to be shown
+            shown = f"(the traceback cannot be shown: {type(second).__name__})"
+        return Failure(kind, message, shown, self._tail(log_start, log_end), log_start, log_end)
+
+    def _close_output(self, start: int, keep: bool) -> int:
+        """Where the target's output ends; a successful target's output is cut off again."""
+        end = os.fstat(1).st_size  # it is the log again, now that everything has been put back
+        if end > start and not keep:
+            os.ftruncate(1, start)
+        return end
+
+    def _tail(self, start: int, end: int) -> str:
+        limit = self._place.header.max_log_file_size
+        begin = max(start, end - limit)
+        data = files.read_from(self._place.paths.log(self._place.bundle), begin, end - begin)
+        return data.decode("utf-8", "backslashreplace")
+
+    def _clean_up(self) -> Optional[str]:
+        """Put everything back. Returns why this worker must end after this target, None if it need not."""
+        place, job = self._place, self._job
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError, AttributeError):
+                pass  # closed, or replaced by something else: put back here
+        why, warnings = place.baseline.restore()
+        if self._local is not None:
+            left = files.remove_tree(self._local)
+            if left:
+                warnings.append(f"left files in its local temporary directory that cannot be removed: {left}")
+        if why is not None:
+            warnings.append(f"{why}; its worker ends and a fresh one goes on")
+        for warning in warnings:
+            place.outcome.write(frames.WARNING, job.id, job.attempt, warning)
+        return why
+
+
+def _nothing() -> None:
+    return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's exception may refuse to be shown
+        return "(its text cannot be shown)"

@@ -1,0 +1,66 @@
+"""What a target uses: wall clock, CPU seconds and peak memory of its worker, from its start to its end."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+
+from jobtree.frames import Measures
+
+_NEARLY = 1 << 20
+"""Bytes by which a peak may be overstated for the sake of speed."""
+
+
+class Usage:
+    """Wall clock, CPU and peak memory from now on, of this process and the children it has waited for."""
+
+    __slots__ = ("_children", "_cpu", "_exact", "_wall")
+
+    _floor = 0
+    _last_peak = 1 << 62
+
+    def __init__(self) -> None:
+        # Forgetting the high-water mark costs as much as running an empty target; not needed if the target before
+        # has hardly raised it.
+        if Usage._last_peak > Usage._floor + _NEARLY:
+            self._exact = _reset_peak()
+            Usage._floor = _peak()
+        else:
+            self._exact = True
+        self._children = _children_seconds()
+        self._cpu = time.process_time()
+        self._wall = time.perf_counter()
+
+    def measures(self) -> Measures:
+        """What was used since the start."""
+        wall = time.perf_counter() - self._wall
+        cpu = time.process_time() - self._cpu + _children_seconds() - self._children
+        peak = Usage._last_peak = _peak()
+        return Measures(wall, cpu, peak, self._exact)
+
+
+def _peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * 1024 if sys.platform.startswith("linux") else peak
+
+
+def _children_seconds() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
+
+
+def _reset_peak() -> bool:
+    """Forget the memory high-water mark, where Linux allows it; True if it did."""
+    try:
+        fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, b"5")
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

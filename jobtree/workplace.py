@@ -1,0 +1,162 @@
+"""What all attempts of one bundle share: the bundle's files as its worker sees them.
+
+The claim, the bundle's own file with the control byte, the outcome file, the log that standard output and error go to.
+A target may close any descriptor, ours included, and its number may then belong to another file. So before the outcome
+file is written, and before the control byte is believed, it is checked that the descriptor still is what it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import sys
+from typing import Any, Optional
+
+from jobtree import clock, files, frames, isolation
+from jobtree.frames import BundleHeader, BundleJob
+from jobtree.logging_setup import set_level
+from jobtree.paths import TreePaths
+
+
+class WorkerMustEnd(Exception):
+    """The worker ends here; what it has not started is left to others."""
+
+
+class _Held:
+    """A file that is kept open, and opened again if its descriptor was taken away."""
+
+    def __init__(self, path: str, flags: int, lock: bool = False) -> None:
+        self._path = path
+        self._flags = flags | os.O_CLOEXEC
+        self._lock = lock
+        self._open()
+
+    def _open(self) -> None:
+        # Never created here: the master made it before it submitted the bundle; without it the bundle is over.
+        self._fd = os.open(self._path, self._flags)
+        status = os.fstat(self._fd)
+        self._is = (status.st_dev, status.st_ino)
+        if self._lock:
+            # Held until this process and everything forked from it is gone: a new master waits for that.
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def fd(self) -> int:
+        """The descriptor, checked."""
+        try:
+            status = os.fstat(self._fd)
+            if (status.st_dev, status.st_ino) == self._is:
+                return self._fd
+        except OSError:
+            pass
+        self._open()
+        return self._fd
+
+
+class OutcomeFile:
+    """Where a worker writes down what became of its targets; frames are collected and handed over in one write."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = _Held(path, os.O_WRONLY | os.O_APPEND, lock=True)
+        self._pending: list[bytes] = []
+
+    def write(self, *body: Any) -> None:
+        """Add a frame; it leaves with the next flush."""
+        self._pending.append(frames.encode(body))
+
+    def mark(self) -> int:
+        """How many frames wait to be flushed; for ``drop_after``."""
+        return len(self._pending)
+
+    def drop_after(self, mark: int) -> None:
+        """Forget the frames that were added since; those that have been flushed meanwhile stay."""
+        del self._pending[mark:]
+
+    def flush(self, sync: bool = False) -> None:
+        """Hand over all frames; sync: and make them durable. Raises OSError, StorageError."""
+        fd = self._file.fd()
+        if self._pending:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            files.write_all(fd, data)
+        if sync:
+            files.fdatasync(fd, self._path)
+
+
+class Workplace:
+    """One bundle in one worker. Made by ``open_workplace``.
+
+    values: the kept promises that the current target can ask for; next_n: the number of the next new job or value;
+    local_dirs: how many local temporary directories there have been; started: when, on ``clock.elapsed``.
+    """
+
+    def __init__(self, paths: TreePaths, header: BundleHeader, directory: str) -> None:
+        self.paths = paths
+        self.header = header
+        self.bundle = header.bundle
+        self.pid = os.getpid()
+        self.next_n = 1
+        self.local_dirs = 0
+        self.values: dict[bytes, Any] = {}
+        self._control = _Held(paths.bundle(self.bundle), os.O_RDONLY)
+        self.outcome = OutcomeFile(paths.outcome(self.bundle))
+        self._open_log()
+        os.chdir(directory)
+        # What targets log goes to their output; the levels are those of the run.
+        logging.getLogger().handlers[:] = [_ToStandardError()]
+        set_level(header.log_level)
+        self.baseline = isolation.Baseline(directory, paths.log(self.bundle))
+        self.started = clock.elapsed()
+
+    def is_recalled(self) -> bool:
+        """Whether the master takes back what has not been started."""
+        return os.pread(self._control.fd(), 1, 0) != frames.NO_RECALL
+
+    def _open_log(self) -> None:
+        path = self.paths.log(self.bundle)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        for number, name, mode in ((0, os.devnull, os.O_RDONLY), (1, path, flags), (2, path, flags)):
+            fd = os.open(name, mode, 0o600)
+            os.dup2(fd, number)
+            os.close(fd)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False, errors="backslashreplace", buffering=1)  # noqa: SIM115
+
+
+def open_workplace(
+    paths: TreePaths, bundle: int, directory: str
+) -> Optional[tuple[Workplace, list[BundleJob]]]:
+    """Claim a bundle and open its files; None if it is not ours to run (or not readable: then nothing is lost)."""
+    path = paths.bundle(bundle)
+    data = files.read(path)
+    if data is None:
+        return None
+    claim = paths.claim(bundle)
+    mark = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}\n".encode()
+    if not files.make_once(claim, mark):
+        return None
+    if not os.path.exists(path):
+        files.remove(claim)  # the bundle was over before we came, and its claim was swept with it
+        return None
+    found = [frame.body for frame in frames.decode(data, 1)]
+    if not found or found[0][0] != frames.VERSION:
+        return None
+    header = BundleHeader(*found[0])
+    if len(found) != 1 + header.jobs:
+        return None
+    return Workplace(paths, header, directory), [BundleJob(*frame) for frame in found[1:]]
+
+
+class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what sys.stderr is at the moment: a target may replace it for itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
