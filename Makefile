@@ -8,7 +8,7 @@ IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
 .PHONY: help demo test lint format test-all bench bench-peers clean
 
 help:      # what can be made
-	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 12
+	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
 
 demo:      # sort a large file in parallel, kill -9 the master half-way, start it again, check the result
 	@$(IN_VENV) examples/demo.py

@@ -2,7 +2,7 @@
 
     python benchmarks/culprit.py --jobTree DIR --number 20000 --retryCount 2   (in a directory with a witness)
 
-Many children do nothing but mark their byte; one, in the middle, dies of SIGSEGV whenever it runs, as if in a C library,
+Many children do nothing but mark their byte; one, in the middle, dies of SIGSEGV whenever it runs, as a C library may,
 and takes its worker with it. Bundles grow as the class turns out to be short, so by then they hold more than a
 thousand; the one that dies looks up the size of its own. Expected: every other target runs once; the one runs once in
 company, which is charged to nobody because the worker had run others before, and then alone, as often as its own tries

@@ -34,7 +34,7 @@ def _median(operation: Callable[[], object], times: int, at_once: int = 1) -> fl
     return statistics.median(found)
 
 
-def fork(times: int = 200) -> float:
+def fork(times: int) -> float:
     """A fork of this process whose child exits at once, and waiting for it."""
 
     def operation() -> None:
@@ -46,7 +46,7 @@ def fork(times: int = 200) -> float:
     return _median(operation, times)
 
 
-def sync_of_append(directory: str, size: int, times: int = 200) -> float:
+def sync_of_append(directory: str, size: int, times: int) -> float:
     """Appending so many bytes to a file and fdatasync."""
     path = os.path.join(directory, "floor")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -63,7 +63,7 @@ def sync_of_append(directory: str, size: int, times: int = 200) -> float:
         os.unlink(path)
 
 
-def write(directory: str, size: int, times: int = 200) -> float:
+def write(directory: str, size: int, times: int) -> float:
     """Appending so many bytes to a file, without sync."""
     path = os.path.join(directory, "floor")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -75,7 +75,7 @@ def write(directory: str, size: int, times: int = 200) -> float:
         os.unlink(path)
 
 
-def small_file(directory: str, times: int = 500) -> float:
+def small_file(directory: str, times: int) -> float:
     """Making a file with a few bytes in it and removing it again, without sync."""
     path = os.path.join(directory, "floor")
 
@@ -88,13 +88,13 @@ def small_file(directory: str, times: int = 500) -> float:
     return _median(operation, times)
 
 
-def dumps(times: int = 200) -> float:
+def dumps(times: int) -> float:
     """Pickling a small target."""
     target = Small(7)
     return _median(lambda: pickle.dumps(target, 5), times, 100)
 
 
-def loads(times: int = 200) -> float:
+def loads(times: int) -> float:
     """Unpickling a small target."""
     data = pickle.dumps(Small(7), 5)
     return _median(lambda: pickle.loads(data), times, 100)
@@ -120,7 +120,7 @@ def _close(connection: sqlite3.Connection, directory: str) -> None:
             continue
 
 
-def commit(directory: str, times: int = 200) -> float:
+def commit(directory: str, times: int) -> float:
     """A transaction of SQLite that changes one row, durable (write-ahead log, synchronous=FULL)."""
     connection = _database(directory)
     connection.execute("INSERT INTO jobs VALUES (1, 0, NULL)")
@@ -136,7 +136,7 @@ def commit(directory: str, times: int = 200) -> float:
         _close(connection, directory)
 
 
-def row(directory: str, times: int = 20, rows: int = 5000) -> float:
+def row(directory: str, times: int, rows: int = 5000) -> float:
     """Inserting a row with a small target and an index entry, and deleting it later; in large transactions, the
     commits included."""
     connection = _database(directory)

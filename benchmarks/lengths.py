@@ -102,7 +102,7 @@ def measure_mixture(bench: Bench) -> list[Figure]:
     alone = max(0.0, fan_out.ran(bench, tiny).seconds - one_target.seconds_of_one(bench))
     best = bound(lengths, bench.slots)
     known = best + max(lengths) * (1 - 1 / bench.slots) + alone
-    what = f"{tiny:,} tiny and {LONG} long targets ({max(lengths):g} s) of one class, two slots: longer than expected by"
+    what = f"{tiny:,} tiny and {LONG} long targets ({max(lengths):g} s) of a class, two slots: longer than expected by"
     note = f"{span:.2f} s; expected {known:.2f} s: {best:.2f} at best, {alone:.2f} for the tiny ones; seed {SEED}"
     return [bench.at_most(what, 100 * (span / known - 1), "%", 5, note)]
 

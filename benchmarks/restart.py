@@ -1,10 +1,11 @@
 """A tree with a million ready jobs whose master is killed half-way: how soon work goes on, and what a look at it costs.
 
-The pipeline is that of fan_out.py. While it runs, jobTreeStatus is called once at the start of every other stretch of two
-seconds, and timed; how many targets were marked in stretches with a call and without one shows whether the run goes
-slower when it is looked at. When half of the targets are marked the master is killed with SIGKILL, jobTreeStatus is timed on what it left, and
-the same command is started again. The first target's mark after that carries the time that counts: from the start of
-Python to the moment when a target of the killed run is running.
+The pipeline is that of fan_out.py. While it runs, jobTreeStatus is called once at the start of every other stretch of
+two seconds, and timed; how many targets were marked in stretches with a call and without one shows whether the run goes
+slower when it is looked at. When half of the targets are marked the master is killed with SIGKILL. When the last of its
+workers is gone, too, jobTreeStatus is timed on what they left, and the same command is started again. The first
+target's mark after that carries the time that counts: from the start of Python to the moment when a target of the
+killed run is running.
 
 At the end every target must be done in the tree exactly once. One that was running when the master was killed runs
 again, as it must; more than one for each slot would be a mistake.
@@ -12,6 +13,7 @@ again, as it must; more than one for each slot would be a mistake.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 STRETCH = 2.0
 CALLS = 10
+FEWEST = 5_000
+"""Less than this is over before it can be killed half-way."""
 
 
 class Restarted(NamedTuple):
@@ -72,17 +76,22 @@ def measure_status(bench: Bench) -> list[Figure]:
 
 
 def _run(bench: Bench) -> Restarted:
-    number = bench.scaled(1_000_000)
+    number = max(FEWEST, bench.scaled(1_000_000))
     with bench.start("fan_out.py", "--number", str(number), cells=number) as running:
         while_running, quiet, looked_at = _until_half(running, number)
+        below = running.processes_below()
         running.kill()
+        while any(os.path.exists(f"/proc/{pid}") for pid in below):
+            time.sleep(0.01)
         at_kill = running.seen().marked
-        while_not = [_seconds_of_status(running) for _ in range(CALLS)]
+        while_not = [_seconds_of_status(running) for _ in range(CALLS if bench.scale >= 1 else 2)]
         witness.forget_first(str(running.directory))
         running.begin()
         running.ended()
         _check(running, number, bench.slots)
         first = running.seen().first - running.began
+        if first <= 0:
+            running.wrong("no target was left to be run")
         return Restarted(number, at_kill, first, while_running, while_not, quiet, looked_at)
 
 
@@ -112,7 +121,7 @@ def _until_half(running: Running, number: int) -> tuple[list[float], list[float]
 def _look_again(running: Running) -> None:
     if running.process.poll() is not None:
         running.wrong("the run ended before it could be killed")
-    time.sleep(0.02)
+    time.sleep(0.01)
 
 
 def _seconds_of_status(running: Running) -> float:

@@ -110,6 +110,11 @@ class Running:
             self._watch.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def processes_below(self) -> list[int]:
+        """The launcher and the workers, as far as the system tells (Linux)."""
+        launchers = _children(self.process.pid)
+        return launchers + [worker for launcher in launchers for worker in _children(launcher)]
+
     def kill(self) -> None:
         """kill -9 of the master."""
         self.process.kill()
@@ -181,7 +186,8 @@ class Bench:
         directory = Path(self.directory) / str(self._number)
         directory.mkdir()
         witness.make(str(directory), cells, width)
-        os.sync()
+        if self.scale >= 1:
+            os.sync()
         command = [sys.executable, str(HERE / script), *arguments, "--maxThreads", str(self.slots)]
         return Running(directory, command, watch)
 

@@ -207,21 +207,19 @@ def part(name: str, number: int, directory: str) -> dict[str, Any]:
     return found
 
 
-def measure_floors(directory: str) -> dict[str, float]:
+def measure_floors(directory: str, times: int) -> dict[str, float]:
     """Microseconds, by what was done."""
-    return {
-        name: seconds * 1e6
-        for name, seconds in (
-            ("fork, exit and wait for a process of this size", floors.fork()),
-            ("append 1 KB to a file and fdatasync", floors.sync_of_append(directory, 1024)),
-            ("commit one changed row in SQLite (WAL, synchronous=FULL)", floors.commit(directory)),
-            ("insert a row with a small target and delete it later", floors.row(directory)),
-            ("make a small file and remove it", floors.small_file(directory)),
-            ("append 200 bytes to a file (write)", floors.write(directory, 200)),
-            ("pickle a small target", floors.dumps()),
-            ("unpickle a small target", floors.loads()),
-        )
+    seconds = {
+        "fork, exit and wait for a process of this size": floors.fork(times),
+        "append 1 KB to a file and fdatasync": floors.sync_of_append(directory, 1024, times),
+        "commit one changed row in SQLite (WAL, synchronous=FULL)": floors.commit(directory, times),
+        "insert a row with a small target and delete it later": floors.row(directory, max(2, times // 10)),
+        "make a small file and remove it": floors.small_file(directory, times),
+        "append 200 bytes to a file (write)": floors.write(directory, 200, times),
+        "pickle a small target": floors.dumps(times),
+        "unpickle a small target": floors.loads(times),
     }
+    return {name: value * 1e6 for name, value in seconds.items()}
 
 
 def main() -> int:
@@ -246,7 +244,7 @@ def main() -> int:
         result = {
             "machine": about,
             "number": options.number,
-            "floors": measure_floors(directory),
+            "floors": measure_floors(directory, 200 if options.number >= 10_000 else 10),
             "run": part("master", options.number, directory),
             "worker": part("worker", options.number, directory),
         }
@@ -273,8 +271,10 @@ def show(result: dict[str, Any]) -> None:
     print(f"| CPU of launcher and workers | {run['below'] * each:.1f} |")
     idle = CORES * run["wall"] - run["cpu"] - run["below"]
     print(f"| neither: waiting for the disk or for each other, other programs | {idle * each:.1f} |")
-    print(f"| share of {run['commits']} commits, {run['commit_wall'] / run['commits'] * 1e3:.1f} ms each, in wall clock "
-          f"| {run['commit_wall'] * each:.1f} |")  # fmt: skip
+    commits, seconds = run["commits"], run["commit_wall"]
+    print(
+        f"| of the wall clock, {commits} commits of {seconds / commits * 1e3:.1f} ms each | {seconds * each:.1f} |"
+    )
     _stages("the master, for each target", run["stages"], run["cpu"] * each)
     worker = result["worker"]
     _stages("a worker, for each target", worker["stages"], worker["cpu"] * each)

@@ -119,7 +119,6 @@ def strays(run: str) -> list[psutil.Process]:
 
 def kill_strays(run: str) -> list[int]:
     """Kill what ``strays`` finds, until it finds nothing; returns the pids."""
-    import psutil
 
     killed: set[int] = set()
     while True:

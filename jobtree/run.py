@@ -239,7 +239,7 @@ def _end(paths: TreePaths, master: Master, tree: Tree) -> Ended:
         raise report.stopped_by(why) if isinstance(why, int) else RunStopped(why)
     if failed:
         log.critical(
-            "%s failed, %d waiting for that, %d done. See why with: jobTreeStatus --verbose %s\n%s", report.jobs(failed),
+            "%s failed, %d waiting for that, %d done. See why: jobTreeStatus --verbose %s\n%s", report.jobs(failed),
             waiting, done, shlex.quote(paths.root), report.how_to_continue(paths.root),
         )  # fmt: skip
     else:

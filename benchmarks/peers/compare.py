@@ -11,8 +11,9 @@ is what a user of jobtree need not do. What was chosen, and why, is at the top o
 Two rates are given. *Whole* counts everything from the start of Python to its exit. *Running* leaves the fixed costs
 out: for engines that are servers, from when a first task has run to when the last one has returned; for those that
 run a pipeline and end (jobtree, Toil, Snakemake), the time of a run with one task is taken off instead (unless hardly
-anything would be left: then nothing is). Ratios, and pass or miss, are of the running rates, which favours the engines that are slow to start; and jobtree's is
-the one with promises, as only then every value comes back, as it does from the others.
+anything would be left: then nothing is). Ratios, and pass or miss, are of the running rates, which favours the engines
+that are slow to start; and jobtree's is the one with promises, as only then every value comes back, as it does from the
+others.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from dask.distributed import Client, LocalCluster
+from dask.distributed import Client, LocalCluster  # type: ignore[import-not-found]
 
 from benchmarks.peers.answer import SLOTS, give, number
 

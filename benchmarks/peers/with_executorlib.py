@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 
-from executorlib import SingleNodeExecutor
+from executorlib import SingleNodeExecutor  # type: ignore[import-not-found]
 
 from benchmarks.peers.answer import SLOTS, give, number
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 
-import parsl
-from parsl.config import Config
-from parsl.executors import HighThroughputExecutor
-from parsl.providers import LocalProvider
+import parsl  # type: ignore[import-not-found]
+from parsl.config import Config  # type: ignore[import-not-found]
+from parsl.executors import HighThroughputExecutor  # type: ignore[import-not-found]
+from parsl.providers import LocalProvider  # type: ignore[import-not-found]
 
 from benchmarks.peers.answer import SLOTS, give, number
 

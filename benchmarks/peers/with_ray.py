@@ -12,7 +12,7 @@ import time
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import ray
+import ray  # type: ignore[import-not-found]
 
 from benchmarks.peers.answer import SLOTS, give, number
 

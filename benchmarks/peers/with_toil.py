@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from toil.common import Toil
-from toil.job import Job
+from toil.common import Toil  # type: ignore[import-not-found]
+from toil.job import Job  # type: ignore[import-not-found]
 
 from benchmarks.peers.answer import SLOTS, give, number
 

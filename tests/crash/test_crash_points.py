@@ -80,13 +80,11 @@ class Effects:
             raise Stopped(name)
 
 
-class RemoverAtOnce(Remover):
-    """Removes in the master's own thread, so that every run is the same."""
-
-    def add(self, removals: Iterable[tuple[int, str]]) -> None:
-        for row, path in removals:
-            assert self._remove(self._paths.absolute(path)) is None
-            self._done.put(row)
+def remove_at_once(remover: Remover, removals: Iterable[tuple[int, str]]) -> None:
+    """Takes the place of ``Remover.add``: removes in the master's own thread, so that every run is the same."""
+    for row, path in removals:
+        assert remover._remove(remover._paths.absolute(path)) is None
+        remover._done.put(row)
 
 
 class Ending(NamedTuple):
@@ -212,7 +210,7 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> I
 
     monkeypatch.setattr(run, "Master", Watched)
     monkeypatch.setattr(run, "_batch_system", lambda *_: worlds[0].new_batch_system())
-    monkeypatch.setattr(master, "Remover", RemoverAtOnce)
+    monkeypatch.setattr(Remover, "add", remove_at_once)
     monkeypatch.setattr(processtree, "kill_strays", lambda _: None)
     yield make
     shutil.rmtree(folder, ignore_errors=True)

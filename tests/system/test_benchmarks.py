@@ -68,7 +68,7 @@ def test_every_line_of_the_table_runs_and_its_results_are_right(tmp_path: Path) 
     place.mkdir()
 
     output = run(
-        BENCHMARKS / "bench.py", "--scale", 0.002, "--directory", place, "--json", found, directory=tmp_path
+        BENCHMARKS / "bench.py", "--scale", 0.001, "--directory", place, "--json", found, directory=tmp_path
     )
 
     lines = json.loads(found.read_text())["lines"]

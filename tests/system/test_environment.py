@@ -175,14 +175,14 @@ def check_by_name(pipeline: Pipeline, ran: Ran, module: str) -> None:
     assert pipeline.counted() == {**ALL, f"inner of {module}": 1}, ran.err
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
 @pytest.mark.parametrize(
-    ("name", "module"),
+    ("name", "module", "start"),
     [
-        ("pipeline.py", "pipeline"),
-        ("my-script.py", "jobtree_main_my_script"),
-        ("script without suffix", "jobtree_main_script_without_suffix"),
-        ("2nd.try.py", "jobtree_main_2nd_try"),
+        ("pipeline.py", "pipeline", "fork"),
+        ("pipeline.py", "pipeline", "spawn"),
+        ("my-script.py", "jobtree_main_my_script", "spawn"),
+        ("script without suffix", "jobtree_main_script_without_suffix", "fork"),
+        ("2nd.try.py", "jobtree_main_2nd_try", "fork"),
     ],
 )
 def test_names_of_scripts(tmp_path: Path, name: str, module: str, start: str) -> None:
@@ -276,8 +276,9 @@ assert stack.startJobTree(options) == 0
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("how", ["stdin", "-c", "notebook"])
+@pytest.mark.parametrize(
+    ("how", "start"), [("stdin", "fork"), ("-c", "fork"), ("notebook", "fork"), ("notebook", "spawn")]
+)
 def test_classes_of_a_main_module_without_a_file(tmp_path: Path, how: str, start: str) -> None:
     pipeline = Pipeline(tmp_path)
     text = NO_FILE + NO_FILE_MAIN
@@ -327,8 +328,7 @@ def test_an_edited_script_takes_effect(tmp_path: Path, start: str) -> None:
     assert pipeline.counted() == {"setup": 1, "child 0": 1, "child 1": 1, "child 2": 1, "edited": 1}
 
 
-@pytest.mark.parametrize("name", ["pipeline.py", "my-pipeline.py"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(("name", "start"), [("pipeline.py", "fork"), ("my-pipeline.py", "spawn")])
 def test_a_script_without_the_guard_is_told_to_add_it(tmp_path: Path, name: str, start: str) -> None:
     pipeline = Pipeline(tmp_path, name=name)
     target = 'class Setup(Target):\n    def run(self):\n        note("ran")\n'

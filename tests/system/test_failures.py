@@ -620,6 +620,28 @@ def test_texts_that_are_no_unicode_everywhere(tmp_path: Path) -> None:
     assert "failed: 2\n" in again.out, again.err
 
 
+def test_texts_of_a_class_of_their_own(tmp_path: Path) -> None:
+    pipeline = Pipeline(
+        tmp_path,
+        """
+        class Text(str):
+            pass
+        class Odd(Exception):
+            def __str__(self):
+                return Text("an odd text")
+        class Setup(Target):
+            def run(self):
+                note("try")
+                self.logToMaster(Odd())
+                raise Odd()
+        """,
+    )
+    ran = pipeline.run()
+    assert pipeline.counted() == {"try": 1}, ran.err
+    assert ": an odd text" in ran.err
+    assert "Odd: an odd text" in failures(ran.err)["Setup"]
+
+
 def test_signals_of_a_shell_are_a_targets_own_matter(tmp_path: Path) -> None:
     """A target that sends its own group a SIGTERM is a loss, and not the end of the run."""
     pipeline = Pipeline(

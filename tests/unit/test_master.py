@@ -18,8 +18,8 @@ from jobtree.requests import Request
 from jobtree.store import Store
 from jobtree.tree import State
 from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import RESULT, Died, Scene, WatchedBatchSystem, check_rows
-from tests.fakes.scripted_worker import ScriptedWorker, Value, target
+from tests.fakes.master_scene import Scene, WatchedBatchSystem
+from tests.fakes.scripted_worker import Value, target
 
 MakeScene = Callable[..., Scene]
 
@@ -224,108 +224,6 @@ def test_an_earlier_master_that_wakes_up_writes_nothing(make_scene: MakeScene) -
     assert scene.rows("SELECT state FROM jobs") == [(int(State.ISSUED),)]
 
 
-# -- messages --------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_told_once_though_the_file_is_read_in_pieces_and_the_master_dies(
-    make_scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    scene = make_scene()
-
-    def first() -> Iterator[None]:
-        worker = scene.worker(1)
-        worker.start()
-        worker.message("first")
-        yield
-        yield
-        worker.message("second")
-        worker.write_children([target("Child")] * 3, chunk=1)
-        yield
-        raise Died
-
-    scene.play_until_death(first())
-    assert said(caplog, "first") == said(caplog, "second") == 1
-    scene.play(scene.play_rest())
-
-    assert said(caplog, "first") == said(caplog, "second") == 1
-    assert scene.master.tree.totals == [0, 0, 0, 0, 1]
-
-
-def test_messages_of_an_attempt_that_failed_are_told(
-    make_scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    scene = make_scene(retry_count=1)
-
-    def script() -> Iterator[None]:
-        worker = scene.worker(1)
-        worker.start()
-        worker.message("before the failure")
-        worker.fail()
-        scene.finish(worker)
-        yield
-        yield from scene.play_rest()
-
-    scene.play(script())
-
-    assert said(caplog, "before the failure") == 1
-
-
-def test_what_is_read_when_a_bundle_is_recalled_is_not_read_again_after_a_crash(
-    make_scene: MakeScene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker writes between the look at its outcome file and the recall; then the master dies."""
-    scene = make_scene()
-    recall = bundles.recall
-    writer: list[ScriptedWorker] = []
-
-    def recall_late(*arguments: Any) -> None:
-        writer[0].message("just now")
-        writer[0].succeed(
-            follow_on=target("Next", mentions=(b"t",)), value=Value(b"t", b"large", (), in_file=True)
-        )
-        writer[0].flush()
-        recall(*arguments)
-        writer.clear()
-
-    monkeypatch.setattr(bundles, "recall", recall_late)
-
-    def first() -> Iterator[None]:
-        writer.append((yield from scene.grow_late(3)))
-        while writer:
-            yield
-        raise Died
-
-    scene.play_until_death(first())
-    assert said(caplog, "just now") == 1
-    scene.start()
-    scene.master._remover.close()
-    check_rows(scene.paths)
-    scene.store.close()
-
-    assert said(caplog, "just now") == 1
-
-
-def test_warnings_about_targets_are_said_a_few_times_only(
-    make_scene: MakeScene, caplog: pytest.LogCaptureFixture
-) -> None:
-    scene = make_scene()
-
-    def script() -> Iterator[None]:
-        yield from scene.grow([target("Child")] * 50)
-        while scene.batch.active():
-            worker = scene.worker(max(scene.batch.sizes))
-            while worker.left:
-                worker.start()
-                worker.warning("left a thread running")
-                worker.succeed()
-            scene.finish(worker)
-            yield
-
-    scene.play(script(), room=1)
-
-    assert 1 <= said(caplog, "left a thread running") <= 5
-
-
 # -- steering --------------------------------------------------------------------------------------------------
 
 
@@ -430,74 +328,6 @@ def test_the_logs_of_what_succeeded_go_and_with_keepLogs_they_stay(make_scene: M
 
     assert os.path.exists(scene.paths.log(1))
     assert os.path.exists(scene.paths.log(2)), "the master did not wait for the worker, and lost its log"
-
-
-def test_the_run_has_its_result_and_nothing_else_is_kept(make_scene: MakeScene) -> None:
-    scene = make_scene()
-
-    def script() -> Iterator[None]:
-        worker = scene.worker(1)
-        worker.start()
-        worker.succeed([target("Child")], value=Value(RESULT, b"it", (b"child",)))
-        scene.finish(worker)
-        yield
-        worker = scene.worker(2)
-        worker.start()
-        worker.succeed(value=Value(b"child", b"all of it", (), in_file=True))
-        scene.finish(worker)
-        yield
-
-    scene.play(script())
-
-    assert scene.rows("SELECT token, file IS NULL FROM promised ORDER BY token") == [
-        (b"child", 0),
-        (RESULT, 1),
-    ]
-    assert scene.left_behind() == ["values/0/2-1"]
-
-
-def test_a_promise_that_was_passed_on_unkept_is_kept_for_whom_it_was_returned_to(
-    make_scene: MakeScene,
-) -> None:
-    """Two children run side by side; one returns its promise of the other's value, which nobody else holds."""
-    scene = make_scene()
-
-    def script() -> Iterator[None]:
-        children = [target("Maker"), target("Passer", mentions=(b"made",))]
-        yield from scene.grow(children, target("Reader", mentions=(b"passed",)))
-        maker, passer = scene.worker(2), scene.worker(3)
-        maker.start()
-        passer.start()
-        maker.succeed(value=Value(b"made", b"it"))
-        scene.finish(maker)
-        yield
-        passer.succeed(value=Value(b"passed", b"see made", (b"made",)))
-        scene.finish(passer)
-        yield
-        reader = scene.worker(4)
-        assert reader.left[0].values == {b"passed": b"see made", b"made": b"it"}
-        scene.run_all(reader)
-        yield
-
-    assert scene.play(script()).tree.totals == [0, 0, 0, 0, 3]
-
-
-def test_what_a_power_cut_leaves_of_files_that_no_frame_tells_of_is_removed(make_scene: MakeScene) -> None:
-    """Outcome files are not synced, values are: after the cut there may be a value that nothing leads to."""
-    scene = make_scene()
-
-    def first() -> Iterator[None]:
-        worker = scene.worker(1)
-        worker.start()
-        worker.keep(Value(b"t", b"large", (), in_file=True))
-        os.truncate(scene.paths.outcome(1), 0)
-        yield from ()
-        raise Died
-
-    scene.play_until_death(first())
-    scene.play(scene.play_rest())
-
-    assert scene.left_behind() == []
 
 
 def test_time_moves_only_when_the_test_says_so_and_the_master_never_turns_for_nothing(
