@@ -57,7 +57,8 @@ class Adopter:
     After ``turn`` the caller writes the tree's changes and what was collected, commits, and then acts.
     """
 
-    def __init__(self, tree: Tree, store: Store, paths: TreePaths) -> None:
+    def __init__(self, tree: Tree, store: Store, paths: TreePaths, max_log_file_size: int = 50_120) -> None:
+        self.max_log_file_size = max_log_file_size
         self.tree = tree
         self.store = store
         self.paths = paths
@@ -76,12 +77,15 @@ class Adopter:
 
     def read(self, bundle: RunningBundle) -> bool:
         """Adopt what has come since. True if something has."""
+        if bundle.damaged:
+            return False
         before = bundle.offset
         try:
             for frame in bundle.read():
                 self._frame(bundle, frame)
         except frames.Damaged as error:
             # Right checksum, wrong content: nothing after it can be believed. Its jobs run again.
+            bundle.damaged = True
             self._warn(f"{bundle.path}: {error}; the targets that it does not tell of run once more")
         if bundle.offset == before:
             return False
@@ -93,6 +97,7 @@ class Adopter:
         kind = body[0]
         if kind == frames.STARTED:
             bundle.current = (body[1], body[2])
+            bundle.log_start = body[3]
             bundle.current_since = clock.elapsed()
             bundle.started_any = True
         elif kind == frames.CHILDREN:
@@ -225,7 +230,8 @@ class Adopter:
         charge=False: it was ended for no fault of anybody's (the run stopped, the master died).
         """
         self.read(bundle)
-        if bundle.is_torn():
+        charge = charge and not bundle.damaged
+        if not bundle.damaged and bundle.is_torn():
             self._warn(f"{bundle.path}: its last frame is not whole; what it told of runs once more")
         suspect = bundle.current
         bundle.current = None
@@ -245,9 +251,16 @@ class Adopter:
         if not charge:
             self.tree.lost(*suspect, charge=False)
             return
-        judgement = blame.judge(end, bundle.finished, bundle.enforced)
+        enforced = None
+        if bundle.enforced is not None:
+            attempt, enforced = bundle.enforced
+            if attempt != suspect:
+                # The one that we meant had ended by itself; this one was only in the way.
+                self.tree.lost(*suspect, charge=False)
+                return
+        judgement = blame.judge(end, bundle.finished, enforced)
         if judgement.verdict is Verdict.ALONE:
-            self._warn(f"job {job_name(job.id)}: {judgement.message}")
+            self._warn(f"job {job_name(job.id)}: {one_line(judgement.message)}")
             self.tree.lost(*suspect, alone=True, charge=False)
             return
         bundle.failed = True
@@ -284,8 +297,9 @@ class Adopter:
         try:
             with open(path, "rb") as file:
                 end = file.seek(0, os.SEEK_END)
-                file.seek(max(0, end - 50_120))
-                return file.read().decode("utf-8", "backslashreplace"), 0, end
+                start = min(bundle.log_start, end)
+                file.seek(max(start, end - self.max_log_file_size))
+                return file.read().decode("utf-8", "backslashreplace"), start, end
         except OSError:
             return "", 0, 0
 

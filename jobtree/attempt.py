@@ -36,8 +36,8 @@ class Attempt:
         self._job = job
         self._local: Optional[str] = None
         self._asked_global = False
-        self.memory = job.memory or place.header.memory
-        self.cpu = place.header.cpu
+        self.memory = job.memory
+        self.cpu = job.cpu
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A target that is passed on inside another one must not carry this along.
@@ -72,7 +72,8 @@ class Attempt:
 
     def log_to_master(self, message: str) -> None:
         """Send a line to the master at once."""
-        self._place.outcome.write(frames.MESSAGE, self._job.id, self._job.attempt, message)
+        # The text exactly: a subclass of str, which str() may give, would be refused by whoever reads the frame.
+        self._place.outcome.write(frames.MESSAGE, self._job.id, self._job.attempt, str.__str__(message))
         self._place.outcome.flush()
 
     # -- the attempt -------------------------------------------------------------------------------------------
@@ -162,10 +163,10 @@ class Attempt:
         """
         place, job = self._place, self._job
         mark = place.outcome.mark()
-        first_n = place.next_n
         try:
             kept = self._keep(target, value)
             recorded = Recorded(target)
+            first_n = place.next_n
             count, only = self._write_children(recorded.children)
             follow_on = None if recorded.follow_on is None else serialization.pack(recorded.follow_on)
         except BaseException:
@@ -246,15 +247,16 @@ class Attempt:
             not header.isolate
             and clock.elapsed() - self._place.started < header.job_time
             and (packed.memory or header.default_memory) <= header.memory
-            and (packed.cpu if packed.cpu is not None else header.default_cpu) <= header.cpu
+            # Exactly: numerical libraries were told to use so many threads when this worker began.
+            and (packed.cpu or header.default_cpu) == header.cpu
             and all(token in self._place.values for token in packed.mentions)
             and not self._place.is_recalled()
         )
 
     def _job_of(self, packed: Packed, id: int, attempt: int, step: int) -> BundleJob:
-        return BundleJob(
-            id, attempt, step, packed.memory or 0, packed.time or 0.0, packed.payload, self._place.values
-        )
+        header, values = self._place.header, self._place.values
+        memory = packed.memory or header.default_memory
+        return BundleJob(id, attempt, step, memory, header.cpu, packed.time or 0.0, packed.payload, values)
 
     # -- afterwards --------------------------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class Attempt:
             shown = (
                 "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
             )
-        except Exception as second:  # a user's exception may refuse to be shown
+        except BaseException as second:  # a user's exception may refuse to be shown in any way
             shown = f"(the traceback cannot be shown: {type(second).__name__})"
         return Failure(kind, message, shown, self._tail(log_start, log_end), log_start, log_end)
 
@@ -298,8 +300,8 @@ class Attempt:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except (OSError, ValueError, AttributeError):
-                pass  # closed, or replaced by something else: put back here
+            except Exception:  # closed, or replaced by an object of the user's; put back here
+                pass
         why, warnings = place.baseline.restore()
         if self._local is not None:
             left = files.remove_tree(self._local)
@@ -318,6 +320,6 @@ def _nothing() -> None:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception:  # a user's exception may refuse to be shown
+        return str.__str__(str(error))
+    except BaseException:  # a user's exception may refuse to be shown in any way
         return "(its text cannot be shown)"

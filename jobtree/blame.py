@@ -24,7 +24,7 @@ _OWN_DEEDS = frozenset(
     number
     for name in (
         "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ", "SIGPIPE",
-        "SIGALRM",
+        "SIGALRM", "SIGPROF", "SIGVTALRM",
     )
     if (number := getattr(signal, name, None)) is not None
 )  # fmt: skip

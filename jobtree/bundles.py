@@ -123,8 +123,9 @@ class RunningBundle:
     """
 
     __slots__ = (
-        "current", "enforced", "expected", "failed", "finished", "heard", "id", "issued_at", "name", "offset", "path",
-        "pending", "recalled", "seconds", "shape", "size", "started_any", "value_files", "current_since",
+        "current", "current_since", "damaged", "enforced", "expected", "failed", "finished", "heard", "id", "issued_at",
+        "log_start", "name", "offset", "path", "pending", "recalled", "seconds", "shape", "size", "started_any",
+        "value_files",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
@@ -144,7 +145,10 @@ class RunningBundle:
         self.failed = False
         self.seconds = 0.0
         self.recalled = False
-        self.enforced: Optional[Judgement] = None
+        self.log_start = 0
+        self.damaged = False
+        # What we are ending the worker for, and which attempt: another one may have begun before the signal arrives.
+        self.enforced: Optional[tuple[tuple[int, int], Judgement]] = None
         self.pending: Optional[Pending] = None
         self.value_files: list[str] = []
 

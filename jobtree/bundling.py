@@ -57,7 +57,7 @@ class Bundler:
             return 1 if known is None or known.in_flight < slots else 0
         if self._isolate:
             return 1
-        by_time = self._goal / known.mean if known.mean > 0 else MOST
+        by_time = min(self._goal / known.mean, MOST) if known.mean > 0 else MOST
         fair = -(-waiting // (2 * slots))
         return max(1, min(int(by_time), known.largest * GROWTH, fair, MOST))
 

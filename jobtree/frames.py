@@ -38,6 +38,8 @@ HEADER = struct.Struct("<II")
 MAX_BODY = 1 << 31
 """A longer body (2 GiB) is a sign of damage, not data: children of a large fan-out are split into chunks."""
 
+_GLOBAL = b"\x93"
+
 STARTED = "s"
 SUCCEEDED = "d"
 FAILED = "f"
@@ -74,12 +76,16 @@ class BundleHeader(NamedTuple):
 
 
 class BundleJob(NamedTuple):
-    """One job of a bundle. values: the kept promises that its payload mentions, as bytes or the name of a file."""
+    """One job of a bundle. memory, cpu: what it may use, with the defaults applied.
+
+    values: the kept promises that its payload mentions, as bytes or the name of a file.
+    """
 
     id: int
     attempt: int
     step: int
     memory: int
+    cpu: float
     time: float
     payload: bytes
     values: Mapping[bytes, Any]
@@ -126,8 +132,17 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def encode(body: tuple[Any, ...]) -> bytes:
-    """One frame. body: plain values; a named tuple inside would be refused by the reader, so callers unwrap those."""
+    """One frame. body: plain values. Raises TypeError for what a reader would refuse (a named tuple inside, a
+    subclass of str): callers unwrap those."""
     data = pickle.dumps(body if type(body) is tuple else tuple(body), 4)
+    if _GLOBAL in data:
+        # The opcode that asks for a class, or just that byte in somebody's data: reading it tells.
+        try:
+            _load(data, 0)
+        except Damaged as error:
+            raise TypeError(f"{error}: {body!r:.200}") from None
+    if len(data) > MAX_BODY:
+        raise TypeError(f"a frame of {len(data)} bytes is larger than a reader takes ({MAX_BODY})")
     return HEADER.pack(len(data), zlib.crc32(data)) + data
 
 
@@ -153,7 +168,12 @@ def decode(data: bytes, offset: int = 0) -> list[Frame]:
         body = data[start:stop]
         if zlib.crc32(body) != crc:
             break
-        found.append(Frame(offset, stop, _load(body, offset)))
+        try:
+            found.append(Frame(offset, stop, _load(body, offset)))
+        except Damaged:
+            if found:
+                break  # those before it are good; whoever goes on reading meets it first thing
+            raise
         offset = stop
     return found
 
@@ -161,7 +181,10 @@ def decode(data: bytes, offset: int = 0) -> list[Frame]:
 def _load(body: bytes, offset: int) -> Any:
     try:
         return _PlainUnpickler(io.BytesIO(body)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError):
+    except (
+        pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError, MemoryError,
+        OverflowError,
+    ):  # fmt: skip
         raise Damaged(f"a frame at byte {offset} has a right checksum and cannot be read") from None
 
 

@@ -255,8 +255,9 @@ class Launcher:
         del self._pids[name]
         _signal_group(pid, signal.SIGKILL)
         self._kill_orphans()
-        if status != 0:
-            tempdirs.remove_local(self._run, bundle)
+        tempdirs.remove_local(
+            self._run, bundle
+        )  # a worker that ended by itself has done so; os._exit has not
         peak = usage.ru_maxrss * (1024 if sys.platform.startswith("linux") else 1)
         self._send(ENDED, name, status, peak, usage.ru_utime + usage.ru_stime)
 

@@ -30,6 +30,7 @@ from typing import Any, Optional
 from batchsystems.abstract import AbstractBatchSystem, End, EndKind, NeverFits, Resources, Submission
 from jobtree import bundles, clock, files, frames, launcher, tempdirs
 from jobtree.adoption import Adopter, Collected, News, judgement_of_limit, tell
+from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.bundling import Bundler
 from jobtree.environment import Environment
@@ -50,6 +51,9 @@ GOAL_SECONDS = 0.1
 _TICK = 0.25
 _TICK_IDLE = 0.05
 """Seconds between looks at what tells nothing by itself: outcome files, requests, limits. Shorter while slots idle."""
+
+_MOST_SLOTS = 256
+"""However little a job asks for, no more run at once on one machine (each costs descriptors and a process)."""
 
 _LATE = 0.3
 """Seconds without news from a bundle, beyond what was expected, before idle slots take over what it has not begun."""
@@ -82,7 +86,7 @@ class Master:
         self._settings = settings
         self._recorded = recorded
         self._run = run
-        self._adopter = Adopter(tree, store, paths)
+        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size)
         self._bundler = Bundler(GOAL_SECONDS, settings.isolate)
         self._bundles: dict[str, RunningBundle] = {}
         self._not_before: dict[int, float] = {}
@@ -95,25 +99,40 @@ class Master:
     # -- the loop ----------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Make of what an earlier master left a state from which the loop can go on. Starting is recovering."""
+        """Make of what an earlier master left a state from which the loop can go on. Starting is recovering.
+
+        Whatever that master started on this machine is dead, or about to die with it.
+        """
         self._requests.discard()
         for shape, stats in self._store.stats.items():
             name = self._store.shapes[shape].name
             self._bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
-        rows = self._store.bundles()
         over = []
         self._store.begin()
-        for row in rows:
-            # Whatever ran on this machine died with its master; nobody else may start these bundles from now on.
+        for row in self._store.bundles():
+            # Nobody else may start these bundles from now on.
             bundles.claim(self._paths, row.id)
             bundles.wait_for_worker(self._paths, row.id)
             bundle = self._running(row.id, row.name, row.shape, row.size, row.offset)
             self._adopter.settle(bundle, End(row.name, EndKind.LOST, detail="the master ended"), charge=False)
-            over.append((row.id, not self._store.has_failures(row.name)))
-        self._finish(self._write_collected(), over, [])
+            over.append((row.id, self._log_may_go(bundle)))
+        collected = self._write_collected()
+        self._find_untold(collected)
+        self._finish(collected, over, [])
         self._remover.add(self._store.removals())
         bundles.sweep(self._paths, set())
         tempdirs.sweep_local(self._run)
+
+    def _find_untold(self, collected: Collected) -> None:
+        """After a power cut, files can be there that were made just after a frame which was not kept: large values
+        that no outcome names are removed, global temporary directories are noted with their jobs again."""
+        kept = self._store.value_files()
+        for path in self._paths.existing_values():
+            if path not in kept:
+                collected.removals.append(path)
+        for id in self._paths.existing_global_dirs():
+            if not self._store.note_global_dir(id):
+                collected.removals.append(os.path.relpath(self._paths.global_dir(id), self._paths.root))
 
     def run(self) -> None:
         """Turn the loop until the tree is complete, nothing can progress, or the run is stopped."""
@@ -152,9 +171,15 @@ class Master:
 
     def _timeout(self) -> float:
         """Seconds to wait for the batch system: every turn issues all that can be, so only news make another useful."""
-        now = clock.elapsed()
-        moments = [self._next_tick, *self._not_before.values()]
-        return max(0.0, min(moments) - now)
+        moments = [self._next_tick]
+        if self._may_issue():
+            moments.extend(self._not_before.values())
+        return max(0.0, min(moments) - clock.elapsed())
+
+    def _may_issue(self) -> bool:
+        if self._adopter.import_error is not None or self.stopped_by is not None:
+            return False
+        return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
     # -- collect -----------------------------------------------------------------------------------------------
 
@@ -167,7 +192,7 @@ class Master:
                 continue
             self._adopter.settle(bundle, end)
             self._bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.seconds)
-            over.append((bundle.id, not bundle.failed and not self._settings.keep_logs))
+            over.append((bundle.id, self._log_may_go(bundle)))
         now = clock.elapsed()
         if now >= self._next_tick:
             self._look_around(now)
@@ -178,6 +203,12 @@ class Master:
             self._store.strike_removals(struck)
         return over
 
+    def _log_may_go(self, bundle: RunningBundle) -> bool:
+        if bundle.failed or self._settings.keep_logs:
+            return False
+        # An earlier master may have told of failures in it.
+        return not self._store.has_failures(bundle.name)
+
     def _look_around(self, now: float) -> None:
         """What nobody tells us of: progress inside bundles, limits crossed, bundles that are late, requests."""
         offsets = []
@@ -185,35 +216,43 @@ class Master:
             if self._adopter.read(bundle):
                 offsets.append((bundle.safe_offset, bundle.id))
             self._enforce_limits(bundle, now)
+        nothing_to_issue = self.tree.totals[State.READY] <= len(self._not_before)
+        if self._bundles and nothing_to_issue and self._batch.queue_room() > 0:
+            offsets.extend(self._recall_late(now))
         self._store.adopted(offsets)
-        if self._bundles and not self.tree.totals[State.READY] and self._batch.queue_room() > 0:
-            self._recall_late(now)
         for request in self._requests.take():
             if request.kind == "kill":
                 self.stop(f"stopped by jobTreeKill ({request.by})")
 
     def _enforce_limits(self, bundle: RunningBundle, now: float) -> None:
-        limit = self._settings.max_job_duration
+        """End a worker whose target has run too long or printed too much."""
         if bundle.enforced is not None or bundle.current is None:
             return
-        if limit is not None and now - bundle.current_since > limit:
-            bundle.enforced = judgement_of_limit(
-                "time", f"the target ran longer than --maxJobDuration ({limit:g} s)"
-            )
-        else:
-            try:
-                printed = os.stat(self._paths.log(bundle.id)).st_size
-            except OSError:
-                return
-            if printed > self._settings.max_output:
-                bundle.enforced = judgement_of_limit(
-                    "output", f"the target printed more than --maxOutput ({self._settings.max_output} bytes)"
-                )
-        if bundle.enforced is not None:
+        judgement = self._crossed(bundle, now - bundle.current_since)
+        if judgement is not None:
+            bundle.enforced = (bundle.current, judgement)
             self._batch.cancel([bundle.name], self._settings.grace)
 
-    def _recall_late(self, now: float) -> None:
-        """Slots are idle and nothing is ready: take back what late bundles have not begun."""
+    def _crossed(self, bundle: RunningBundle, seconds: float) -> Optional[Judgement]:
+        """The limit that the bundle's running target has crossed, as what it is judged for; None if none."""
+        limit = self._settings.max_job_duration
+        if limit is not None and seconds > limit:
+            return judgement_of_limit("time", f"the target ran longer than --maxJobDuration ({limit:g} s)")
+        try:
+            printed = os.stat(self._paths.log(bundle.id)).st_size - bundle.log_start
+        except OSError:
+            return None
+        if printed > self._settings.max_output:
+            text = f"the target printed more than --maxOutput ({self._settings.max_output} bytes)"
+            return judgement_of_limit("output", text)
+        return None
+
+    def _recall_late(self, now: float) -> list[tuple[int, int]]:
+        """Slots are idle and nothing is ready: take back what late bundles have not begun.
+
+        Returns how far outcome files were read by it: (offset, bundle).
+        """
+        offsets = []
         for bundle in self._bundles.values():
             waiting = len(self.tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
             late = now - bundle.heard > bundle.expected + _LATE and now - bundle.current_since > _LATE
@@ -222,31 +261,45 @@ class Master:
                 bundles.recall(self._paths, bundle.id)
                 # The worker says "started" before it looks for the recall; what it has not said it will not run.
                 self._adopter.read(bundle)
+                offsets.append((bundle.safe_offset, bundle.id))
                 number = self._adopter.give_back(bundle)
                 log.debug("bundle %s is late: %d jobs taken back", bundle.name, number)
+        return offsets
 
     # -- decide ------------------------------------------------------------------------------------------------
 
     def _candidates(self) -> Iterator[tuple[int, int]]:
         """Shapes with READY jobs of which a bundle may be made now, and how large; in turn, so that none starves."""
-        slots = self._slots()
         shapes = sorted(s for s, numbers in self.tree.counts.items() if numbers[State.READY])
         first = next((i for i, s in enumerate(shapes) if s > self._last_shape), 0)
         for shape in shapes[first:] + shapes[:first]:
-            most = self._bundler.size(
-                self._store.shapes[shape].name, self.tree.counts[shape][State.READY], slots
-            )
+            name, waiting = self._store.shapes[shape].name, self.tree.counts[shape][State.READY]
+            most = self._bundler.size(name, waiting, self._slots(shape))
             if most:
                 yield shape, most
 
-    def _slots(self) -> int:
+    def _slots(self, shape: int) -> int:
+        """How many jobs of a shape can run at once."""
         capacity = self._batch.capacity()
-        return max(1, int(capacity.cpu)) if capacity is not None else 100
+        if capacity is None:
+            return 100
+        cpu, memory = self._request(shape)
+        fits = [_MOST_SLOTS]
+        if cpu > 0:
+            fits.append(int(capacity.cpu / cpu + 1e-6))
+        if memory > 0:
+            fits.append(capacity.memory // memory)
+        return max(1, min(fits))
+
+    def _request(self, shape: int) -> tuple[float, int]:
+        """Cores and bytes that the jobs of a shape ask for, with the defaults where they do not say."""
+        known = self._store.shapes[shape]
+        return known.cpu or self._settings.default_cpu, known.memory or self._settings.default_memory
 
     def _decide(self, collected: Collected) -> list[Submission]:
         """Make bundles of what is ready, as far as there is room. Returns what to submit after the commit."""
         submissions: list[Submission] = []
-        if self._adopter.import_error is not None or self.stopped_by is not None:
+        if not self._may_issue():
             return submissions
         now = clock.elapsed()
         if self._not_before:
@@ -272,7 +325,7 @@ class Master:
         if not rows:
             return None
         known = self._store.shapes[shape]
-        cpu = known.cpu or self._settings.default_cpu
+        cpu, _ = self._request(shape)
         memory = max(job.memory for job, _ in rows) or self._settings.default_memory
         number = self._store.take_bundle_number()
         name = f"{self._run}.{number}"
@@ -280,9 +333,12 @@ class Master:
         bundle.expected = sum(self._bundler.expected(known.name, job.time) for job, _ in rows)
         self.tree.issued(number, [job for job, _ in rows])
         header = self._header(number, len(rows), memory, cpu)
-        values = self._store.values.of_job
+        values = self._store.values_of_job
+        default = self._settings.default_memory
         jobs = [
-            BundleJob(job.id, job.attempt, job.step, job.memory or memory, job.time, payload, values(job.id))
+            BundleJob(
+                job.id, job.attempt, job.step, job.memory or default, cpu, job.time, payload, values(job.id)
+            )
             for job, payload in rows
         ]
         bundles.write_bundle(self._paths, header, jobs)
@@ -324,7 +380,7 @@ class Master:
         if capacity is None:
             return False
         shape = self._store.shapes[job.shape]
-        cpu = shape.cpu or self._settings.default_cpu
+        cpu, _ = self._request(job.shape)
         memory = job.memory or self._settings.default_memory
         if cpu <= capacity.cpu and memory <= capacity.memory:
             return False
@@ -356,10 +412,8 @@ class Master:
     def _write_collected(self) -> Collected:
         """Put what was collected into the transaction."""
         changes, collected = self._adopter.take()
-        if changes:
-            self._store.write(changes, self.tree.counts)
-        if collected.returned:
-            self._store.keep_values(collected.returned)
+        if changes or collected.returned:
+            self._store.write(changes, self.tree.counts, collected.returned)
         if collected.shapes:
             self._store.write_stats(collected.shapes)
         collected.removals.extend(self._store.take_dropped())
@@ -396,7 +450,7 @@ class Master:
             self._adopter.settle(
                 bundle, End(bundle.name, EndKind.LOST, detail="the run was stopped"), charge=False
             )
-            over.append((bundle.id, not self._store.has_failures(bundle.name)))
+            over.append((bundle.id, self._log_may_go(bundle)))
         self._bundles.clear()
         collected = self._write_collected()
         self._store.set("ended", "complete" if self.tree.complete else "in order")

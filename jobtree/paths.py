@@ -115,6 +115,35 @@ class TreePaths:
         bundle, n = id >> JOB_BITS, id & _LOW
         return os.path.join(self.global_dirs, str(bundle // 1000), f"{bundle}.{n // 1000}", str(n))
 
+    def existing_values(self) -> list[str]:
+        """The files of large values that there are, as ``value`` gives them."""
+        found: list[str] = []
+        for folder, _, names in os.walk(os.path.join(self.root, "values")):
+            found.extend(os.path.relpath(os.path.join(folder, name), self.root) for name in names)
+        return found
+
+    def existing_global_dirs(self) -> list[int]:
+        """The jobs whose global temporary directories there are."""
+        found: list[int] = []
+        for thousand in _numbers(self.global_dirs):
+            for group in _names(os.path.join(self.global_dirs, str(thousand))):
+                bundle = group.partition(".")[0]
+                if bundle.isdigit():
+                    for n in _numbers(os.path.join(self.global_dirs, str(thousand), group)):
+                        found.append(job_id(int(bundle), n))
+        return found
+
     def absolute(self, relative: str) -> str:
         """A path that is kept relative to the root."""
         return os.path.join(self.root, relative)
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(name) for name in _names(path) if name.isdigit()]

@@ -37,7 +37,7 @@ def describe_failure(row: FailureRow, given_up: bool) -> str:
     failure = row.failure
     what = "failed and is given up" if given_up else "failed and will be tried again"
     lines = [
-        f"Job {job_name(row.job)} ({one_line(row.name)}) {what}: {shown(failure.message)}",
+        f"Job {job_name(row.job)} ({one_line(row.name)}) {what}: {_indented(failure.message).strip()}",
         f"  attempt {row.attempt} on {row.host or 'an unknown host'}, bundle {row.bundle or '-'}, "
         f"{clock.text(row.moment)}, reason: {failure.kind}",
     ]

@@ -67,6 +67,11 @@ def execute(settings: Settings, target: Optional[Target]) -> Ended:
 def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) -> Ended:
     config = treedir.read_config(paths)  # again: before we had the lock another master may have made it
     recorded = _record_environment(paths, settings, target)
+    if not os.path.isdir(recorded.directory):
+        raise UsageError(
+            f"{recorded.directory} is gone: targets run in the directory in which the script was started. Make it "
+            "again, or start the script itself, with the same --jobTree, in another one."
+        )
     files.write_json(os.path.join(paths.root, "settings.json"), settings.to_dict())
     if config is None:
         assert target is not None
@@ -79,22 +84,22 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) 
     store = Store(paths.database, exclusive=files.is_network(paths.root))
     try:
         tree = _load(store, settings)
-        if tree.complete:
-            return _already_complete(paths, tree)
         if store.bundles():
             processtree.kill_strays(config.run)
-        log.info(
-            "%s job tree %s: %s ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
-            report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
-        )  # fmt: skip
-        batch = _batch_system(paths, settings, recorded, config.run)
+        if not tree.complete:
+            log.info(
+                "%s job tree %s: %s ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
+                report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
+            )  # fmt: skip
+        already_complete = tree.complete
+        batch = _batch_system(paths, settings, recorded, config.run, warm_up=not already_complete)
         try:
             master = Master(paths, store, tree, batch, settings, recorded, config.run)
-            master.recover()
+            master.recover()  # also a complete tree's: the master may have died before it had cleaned up
             master.run()
         finally:
             batch.close()
-        return _end(paths, master, tree)
+        return _already_complete(paths, tree) if already_complete else _end(paths, master, tree)
     finally:
         store.close()
 
@@ -120,12 +125,13 @@ def _check_built(settings: Settings) -> None:
 
 
 def _batch_system(
-    paths: TreePaths, settings: Settings, recorded: Environment, run: str
+    paths: TreePaths, settings: Settings, recorded: Environment, run: str, warm_up: bool
 ) -> AbstractBatchSystem:
     starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
     limits: list[float] = [n for n in (settings.max_threads, settings.max_cpus) if n is not None]
     batch = SingleMachine(min(limits) if limits else None, settings.max_memory, starter)
-    starter.warm_up()
+    if warm_up:
+        starter.warm_up()
     return batch
 
 

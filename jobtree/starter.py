@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 
 from batchsystems.abstract import Submission
 from batchsystems.processes import ProcessEnd
-from jobtree import environment, frames, launcher, processtree
+from jobtree import environment, frames, launcher, processtree, tempdirs
 from jobtree.environment import Environment
 from jobtree.paths import TreePaths
 
@@ -155,6 +155,8 @@ class LauncherStarter:
         if process is not None and process.returncode:
             code = process.returncode
             how = f" ({signal.Signals(-code).name})" if code < 0 else f" (exit status {code})"
+        for name in self._names:
+            tempdirs.remove_local(self._run, int(name.rpartition(".")[2]))
         self._told.extend(
             ProcessEnd(name, None, detail=f"the launcher died{how} and its workers with it")
             for name in sorted(self._names)

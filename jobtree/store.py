@@ -11,7 +11,7 @@ What must hold
 The table ``jobs`` holds what is not done; a row goes when its job is DONE. ``payload`` is the target that the job is to
 run next: the current one while it is READY or ISSUED, the follow-on while it is BLOCKED. READY rows are found by shape
 through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores and
-memory; memory in steps of about 12 %, so that a pipeline that computes its requests has dozens of shapes and not
+memory; memory in steps of at most 12 %, so that a pipeline that computes its requests has dozens of shapes and not
 millions (each row keeps its exact request).
 
 ``removals`` are files and directories that must go: noted in the transaction that makes them superfluous, removed after
@@ -24,7 +24,7 @@ Another format than ours is refused in ``jobtree.treedir`` before anything here 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple, Optional
 
 from jobtree.errors import BrokenInvariant, StorageError
@@ -62,6 +62,7 @@ CREATE TABLE failures (
     traceback TEXT NOT NULL, output TEXT NOT NULL, log TEXT, log_start INTEGER, log_end INTEGER,
     host TEXT, bundle TEXT, moment REAL NOT NULL
 );
+CREATE INDEX failed_in ON failures (bundle);
 CREATE TABLE removals (id INTEGER PRIMARY KEY, path TEXT NOT NULL);
 """
     + VALUES_SCHEMA
@@ -154,10 +155,10 @@ class ShapeStats:
 
 
 def memory_step(memory: int) -> int:
-    """A request rounded up to three significant bits: the memory of its shape."""
+    """A request rounded up to four significant bits: the memory of its shape."""
     if memory <= 0:
         return 0
-    shift = max(0, memory.bit_length() - 3)
+    shift = max(0, memory.bit_length() - 4)
     return -(-memory >> shift) << shift if shift else memory
 
 
@@ -172,6 +173,14 @@ class Store:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, timeout=30.0, cached_statements=256
             )
+        try:
+            self._open(new, exclusive)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, new: bool, exclusive: bool) -> None:
+        with _Translated(self.path):
             execute = self._connection.execute
             if exclusive:
                 # Set before the first access, this keeps SQLite from needing shared memory for its log's index.
@@ -233,12 +242,14 @@ class Store:
 
     def get(self, key: str) -> Any:
         """A value of the table ``meta``; None if it is not there."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        with _Translated(self.path):
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def set(self, key: str, value: Any) -> None:
         """Write a value of the table ``meta``."""
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        with _Translated(self.path):
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     # -- loading -----------------------------------------------------------------------------------------------
 
@@ -252,32 +263,50 @@ class Store:
 
     def counts(self) -> dict[int, tuple[int, ...]]:
         """The number of jobs by shape, in the order of ``State``."""
-        rows = self._connection.execute("SELECT id, ready, issued, blocked, failed, done FROM shapes")
+        with _Translated(self.path):
+            rows = self._connection.execute(
+                "SELECT id, ready, issued, blocked, failed, done FROM shapes"
+            ).fetchall()
         return {row[0]: tuple(row[1:]) for row in rows}
 
     def bundles(self) -> list[BundleRow]:
         """The bundles that are not over."""
-        rows = self._connection.execute(
-            "SELECT id, name, backend, shape, size, offset, created, host FROM bundles"
-        )
+        with _Translated(self.path):
+            rows = self._connection.execute(
+                "SELECT id, name, backend, shape, size, offset, created, host FROM bundles"
+            ).fetchall()
         return [BundleRow(*row) for row in rows]
 
     def has_failures(self, bundle: str) -> bool:
         """Whether the last failure of some job was in the bundle of this name: then its log is still wanted."""
-        row = self._connection.execute(
-            "SELECT 1 FROM failures WHERE bundle = ? LIMIT 1", (bundle,)
-        ).fetchone()
+        with _Translated(self.path):
+            row = self._connection.execute(
+                "SELECT 1 FROM failures WHERE bundle = ? LIMIT 1", (bundle,)
+            ).fetchone()
         return row is not None
+
+    def value_files(self) -> Set[str]:
+        """The files of all kept values, relative to the tree."""
+        with _Translated(self.path):
+            return self.values.files()
+
+    def note_global_dir(self, job: int) -> bool:
+        """A job's global temporary directory exists: note it. False if there is no such job any more."""
+        with _Translated(self.path):
+            cursor = self._connection.execute("UPDATE jobs SET has_global = 1 WHERE id = ?", (job,))
+        return cursor.rowcount > 0
 
     def removals(self) -> list[tuple[int, str]]:
         """What is still to be removed: (row, path relative to the tree)."""
-        return [(row[0], row[1]) for row in self._connection.execute("SELECT id, path FROM removals")]
+        with _Translated(self.path):
+            rows = self._connection.execute("SELECT id, path FROM removals").fetchall()
+        return [(row[0], row[1]) for row in rows]
 
     # -- what a turn writes ------------------------------------------------------------------------------------
 
     def shape(self, name: str, memory: Optional[int], cpu: Optional[float]) -> int:
         """The number of the shape of a request, made if it is new."""
-        key = (name, memory_step(memory or 0), cpu or 0.0)
+        key = (_storable(name), memory_step(memory or 0), cpu or 0.0)
         number = self._shapes.get(key)
         if number is None:
             with _Translated(self.path):
@@ -288,10 +317,16 @@ class Store:
             self._know_shape(Shape(number, *key), ShapeStats(0, 0, 0.0, 0.0, None, 0.0, 0))
         return number
 
-    def write(self, changes: Changes, counts: dict[int, list[int]]) -> None:
-        """Apply what the tree decided; see ``take_dropped`` for the files that this makes superfluous."""
+    def write(
+        self, changes: Changes, counts: dict[int, list[int]], returned: Sequence[Returned] = ()
+    ) -> None:
+        """Apply what the tree decided, and keep the promised values that targets returned meanwhile.
+
+        See ``take_dropped`` for the files that this makes superfluous.
+        """
         with _Translated(self.path):
             executemany = self._connection.executemany
+            self._dropped.extend(self.values.take(returned))
             for parent, source in changes.children:
                 self._insert_children(parent, source)
             if changes.issued:
@@ -311,6 +346,7 @@ class Store:
                     f"UPDATE shapes SET {_COUNTS} WHERE id = ?",
                     [(*counts[shape], shape) for shape in changes.shapes],
                 )
+            self._dropped.extend(self.values.judge())
 
     def _insert_children(self, parent: int, source: Iterable[ChildRow]) -> None:
         mentions: list[tuple[int, Sequence[bytes]]] = []
@@ -363,14 +399,15 @@ class Store:
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def keep_values(self, returned: Sequence[Returned]) -> None:
-        """Targets returned promised values; called after ``write``, which notes who mentions them."""
+    def values_of_job(self, job: int) -> dict[bytes, Any]:
+        """The kept values that a job's target can ask for: bytes, or the name of a file."""
         with _Translated(self.path):
-            self._dropped.extend(self.values.keep(returned))
+            return self.values.of_job(job)
 
     def keep_result(self, token: bytes) -> None:
         """The run's result is the value of this token."""
-        self.values.mention(RESULT, [token])
+        with _Translated(self.path):
+            self.values.mention(RESULT, [token])
 
     def renew_failed(self) -> None:
         """FAILED jobs become READY with all their tries (the tree has changed the counts)."""
@@ -434,8 +471,9 @@ class Store:
         with _Translated(self.path):
             self._connection.execute(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.job, row.attempt, row.name, f.kind, f.message, f.traceback, f.output, row.log, f.log_start,
-                 f.log_end,                 row.host, row.bundle, row.moment),
+                (row.job, row.attempt, _storable(row.name), f.kind, _storable(f.message), _storable(f.traceback),
+                 _storable(f.output), row.log and _storable(row.log), f.log_start, f.log_end, row.host,
+                 row.bundle and _storable(row.bundle), row.moment),
             )  # fmt: skip
 
     def note_removals(self, paths: Sequence[str]) -> list[tuple[int, str]]:
@@ -463,6 +501,11 @@ def _job(row: Sequence[Any]) -> Job:
         row[0], row[1], row[2], State(row[3]), row[4], row[5], row[6], row[7], row[8], bool(row[9]), row[10],
         bool(row[11]), bool(row[12]), row[13], row[14],
     )  # fmt: skip
+
+
+def _storable(text: str) -> str:
+    """A text that SQLite takes: file names may hold bytes that are no UTF-8, which Python keeps as surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _Translated:

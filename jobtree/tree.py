@@ -290,6 +290,7 @@ class Tree:
         if job is None:
             return None
         job.tries += 1
+        job.losses = 0  # they are counted in a row
         to = State.FAILED if final or job.tries > self.retry_count else State.READY
         self._give_back(job, Event.FAILED, to)
         return to
@@ -303,8 +304,9 @@ class Tree:
         if job is None:
             return None
         job.losses += charge
-        job.alone = alone
-        to = State.FAILED if job.losses >= self.max_lost else State.READY
+        # A loss that says nothing about the job does not clear it of a suspicion either.
+        job.alone = alone or (job.alone and not charge)
+        to = State.FAILED if charge and job.losses >= self.max_lost else State.READY
         self._give_back(job, Event.LOST, to)
         return to
 
@@ -323,12 +325,13 @@ class Tree:
 
     def renewed(self) -> int:
         """Every FAILED job gets its tries back and is READY (the store rewrites the rows). Returns how many."""
+        renewed = self.totals[State.FAILED]
         for shape, numbers in self.counts.items():
             number = numbers[State.FAILED]
             if number:
                 self._count(shape, State.FAILED, -number)
                 self._count(shape, State.READY, number)
-        return self.totals[State.READY]
+        return renewed
 
     def bundle_over(self, bundle: int) -> None:
         """Forget a bundle; every job of it must have been reported."""
@@ -455,26 +458,36 @@ class Tree:
         for id, job in self.jobs.items():
             by_state[job.state] += 1
             children[job.parent] = children.get(job.parent, 0) + 1
-            _require(id == job.id, f"{job!r} is kept under {id}")
-            _require(job.state in (State.ISSUED, State.BLOCKED), f"{job!r} should not be in memory")
-            _require(
-                (job.state is State.BLOCKED) == (job.pending > 0), f"{job!r} has a wrong number of children"
-            )
-            if job.state is State.ISSUED:
-                _require(id in self.bundles.get(job.bundle, ()), f"{job!r} is not in its bundle")
-            parent = self.jobs.get(job.parent)
-            if job.parent != ROOT_PARENT:
-                _require(
-                    parent is not None and parent.state is State.BLOCKED, f"{job!r} has the parent {parent!r}"
-                )
+            wrong = self._wrong_with(id, job)
+            if wrong:
+                raise BrokenInvariant(f"{job!r} {wrong}")
         for id, number in children.items():
-            if id != ROOT_PARENT:
-                _require(number <= self.jobs[id].pending, f"{self.jobs[id]!r} has {number} children going on")
+            if id != ROOT_PARENT and number > self.jobs[id].pending:
+                raise BrokenInvariant(f"{self.jobs[id]!r} has {number} children going on")
         for bundle, members in self.bundles.items():
             for id in members:
-                _require(
-                    id in self.jobs and self.jobs[id].bundle == bundle, f"{id} is not issued in {bundle}"
-                )
+                if id not in self.jobs or self.jobs[id].bundle != bundle:
+                    raise BrokenInvariant(f"{id} is not issued in {bundle}")
+        self._check_counts(by_state)
+
+    def _wrong_with(self, id: int, job: Job) -> str:
+        """What is wrong with a record, in words; "" if nothing is. (No message is made for what is right: at the
+        start of a large tree this is asked a million times.)"""
+        if id != job.id:
+            return f"is kept under {id}"
+        if job.state is not State.ISSUED and job.state is not State.BLOCKED:
+            return "should not be in memory"
+        if (job.state is State.BLOCKED) != (job.pending > 0):
+            return "has a wrong number of children"
+        if job.state is State.ISSUED and id not in self.bundles.get(job.bundle, ()):
+            return "is not in its bundle"
+        if job.parent != ROOT_PARENT:
+            parent = self.jobs.get(job.parent)
+            if parent is None or parent.state is not State.BLOCKED:
+                return f"has the parent {parent!r}"
+        return ""
+
+    def _check_counts(self, by_state: list[int]) -> None:
         totals = [sum(numbers[state] for numbers in self.counts.values()) for state in State]
         _require(totals == self.totals, f"the counts {self.counts} do not add up to {self.totals}")
         _require(
@@ -486,9 +499,9 @@ class Tree:
         waiting = self.totals[State.READY] + self.totals[State.FAILED] + len(self.jobs)
         roots = 0 if self.complete else 1
         _require(pending + roots == waiting, f"{pending} children are waited for, {waiting - roots} exist")
+        with_dir = sum(job.has_global for job in self.jobs.values())
         _require(
-            self.with_global_dir == sum(job.has_global for job in self.jobs.values()),
-            "global directories miscounted",
+            self.with_global_dir == with_dir, f"{with_dir} global directories, {self.with_global_dir} counted"
         )
 
 

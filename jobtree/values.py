@@ -40,6 +40,7 @@ class Values:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._fresh: list[bytes] = []
         # How many mentions there are beside the one of the run's result; with none, nothing needs to be looked up.
         self._mentions: int = connection.execute(
             "SELECT count(*) FROM mentions WHERE holder != ?", (RESULT,)
@@ -52,26 +53,44 @@ class Values:
             self._connection.executemany("INSERT OR IGNORE INTO mentions VALUES (?, ?)", rows)
             self._mentions += len(rows) if holder != RESULT else 0
 
-    def keep(self, returned: Sequence[Returned]) -> list[str]:
-        """Targets returned promised values. Those that nobody mentions are not kept. Returns files to remove.
+    def take(self, returned: Sequence[Returned]) -> list[str]:
+        """Targets returned promised values: take them in, with what they mention. Returns files to remove.
 
-        All are taken in before any is judged, because one may mention another, whichever came first. A token is
-        kept once: a second value is ignored.
+        Called before anything is released in the same transaction, and ``judge`` after it: one value may mention
+        another, whichever came first, and a finished target may have been the last to mention what its own value
+        passes on. A token is kept once: a second value is ignored.
         """
         execute = self._connection.execute
         files = []
-        fresh = []
+        fresh = self._fresh
         for value in returned:
-            if execute("SELECT 1 FROM promised WHERE token = ?", (value.token,)).fetchone() is not None:
-                if value.file is not None:
+            known = execute("SELECT file FROM promised WHERE token = ?", (value.token,)).fetchone()
+            if known is not None:
+                if value.file is not None and value.file != known[0]:
                     files.append(value.file)
                 continue
             execute("INSERT INTO promised VALUES (?, ?, ?)", (value.token, value.value, value.file))
             self.mention(value.token, value.mentions)
             fresh.append(value.token)
+        return files
+
+    def judge(self) -> list[str]:
+        """Drop the values taken in since the last call that nobody mentions. Returns files to remove."""
+        files = []
+        fresh, self._fresh = self._fresh, []
         for token in fresh:
             files.extend(self._drop_unless_mentioned(token))
         return files
+
+    def keep(self, returned: Sequence[Returned]) -> list[str]:
+        """``take`` and ``judge``, where nothing is released in between."""
+        return self.take(returned) + self.judge()
+
+    def files(self) -> set[str]:
+        """The files of all kept values."""
+        return {
+            row[0] for row in self._connection.execute("SELECT file FROM promised WHERE file IS NOT NULL")
+        }
 
     def release(self, holders: Iterable[Holder]) -> list[str]:
         """These holders' pickles are gone. Returns the files of values that nobody can ask for any more."""

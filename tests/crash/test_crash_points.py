@@ -277,7 +277,7 @@ def report(capsys: pytest.CaptureFixture[str], text: str, wrong: list[str]) -> N
     """Say how many were tried, and fail if some were wrong."""
     with capsys.disabled():
         print(f"\n{text}, {len(wrong)} wrong")
-    assert not wrong, "\n".join(wrong[:20])
+    assert not wrong, "\n".join(line.partition("\n")[0] for line in wrong[:20])
 
 
 @pytest.mark.slow

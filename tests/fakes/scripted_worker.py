@@ -49,6 +49,7 @@ class ScriptedWorker:
         self._mark = mark
         self._pending: list[bytes] = []
         self._next_n = 1
+        self._log_start = 0
 
     # -- the bundle --------------------------------------------------------------------------------------------
 
@@ -91,7 +92,8 @@ class ScriptedWorker:
         """Write that a job starts, without looking whether it was recalled; without job: the next of the bundle."""
         self.job = self.left.pop(0) if job is None else job
         self.values = dict(self.job.values)
-        self.write(frames.STARTED, self.job.id, self.job.attempt, 0.0)
+        self._log_start = os.path.getsize(self.log)
+        self.write(frames.STARTED, self.job.id, self.job.attempt, self._log_start)
         self.flush()
         return self.job
 
@@ -174,7 +176,7 @@ class ScriptedWorker:
             return None
         if self.recalled() or not set(packed.mentions) <= set(self.values):
             return None
-        return BundleJob(*place, packed.memory or 0, packed.time or 0.0, packed.payload, self.values)
+        return BundleJob(*place, packed.memory or 0, job.cpu, packed.time or 0.0, packed.payload, self.values)
 
     def keep(self, value: Value) -> tuple[bytes, Optional[bytes], Optional[str], tuple[bytes, ...]]:
         """A promised value, as it goes into the outcome; its file is made if it has one."""
@@ -210,16 +212,9 @@ class ScriptedWorker:
             self._next_n += len(some)
         return ids
 
-    def fail(
-        self,
-        message: str = "ValueError: no",
-        kind: str = "exception",
-        wall: float = 0.001,
-        log_start: int = 0,
-    ) -> None:
+    def fail(self, message: str = "ValueError: no", kind: str = "exception", wall: float = 0.001) -> None:
         """The target raised something."""
-        end = os.path.getsize(self.log)
-        failure = tuple(Failure(kind, message, "", "", log_start, end))
+        failure = tuple(Failure(kind, message, "", "", self._log_start, os.path.getsize(self.log)))
         self._write_of_job(frames.FAILED, tuple(Measures(wall, wall, 1 << 20, True)), failure)
         self.job = None
 

@@ -304,7 +304,8 @@ def test_value_file_waits_for_its_outcome(outcome: Path) -> None:
 
 def test_bundle_is_read_as_it_was_written(paths: TreePaths) -> None:
     jobs = [
-        BundleJob(n, 1, 0, 5, 0.5, b"payload", {b"token": b"value", b"other": "values/0/1-1"}) for n in (1, 2)
+        BundleJob(n, 1, 0, 5, 1.0, 0.5, b"payload", {b"token": b"value", b"other": "values/0/1-1"})
+        for n in (1, 2)
     ]
 
     bundles.write_bundle(paths, header(count=2), jobs)

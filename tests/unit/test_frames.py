@@ -60,7 +60,7 @@ def test_reading_starts_where_it_is_told_to(bodies: list[tuple[Any, ...]], befor
 
 
 def test_body_that_is_a_named_tuple_is_read_as_a_plain_one() -> None:
-    job = BundleJob(1, 2, 3, 4, 5.0, b"payload", {b"token": "file"})
+    job = BundleJob(1, 2, 3, 4, 1.0, 5.0, b"payload", {b"token": "file"})
     packed = Packed("name", None, 1.0, None, b"pickle", (b"token",))
 
     assert bodies_of(written([job, ("d", tuple(packed)), packed])) == [

@@ -130,7 +130,7 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         original = getattr(owner, name)
 
         def noted(*arguments: Any) -> Any:
-            if word != "tell" or arguments[0]:
+            if word not in ("tell", "remove") or arguments[-1]:
                 done.append(word)
             return original(*arguments)
 
@@ -142,7 +142,7 @@ def effects(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (WatchedBatchSystem, "issue", "issue"),
         (files, "make_durable", "durable"),
         (master, "tell", "tell"),
-        (Remover, "_remove", "remove"),
+        (Remover, "add", "remove"),
         (bundles, "remove_bundle", "bundle removed"),
     ):
         note(owner, name, word)

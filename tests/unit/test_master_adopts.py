@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from jobtree import bundles
+from jobtree import bundles, frames
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import RESULT, Died, Scene, check_rows
 from tests.fakes.scripted_worker import ScriptedWorker, Value, target
@@ -134,6 +134,36 @@ def test_warnings_about_targets_are_said_a_few_times_only(
     scene.play(script(), room=1)
 
     assert 1 <= said(caplog, "left a thread running") <= 5
+
+
+# -- attempts that are read in two halves ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_came_before_an_outcome_is_read_again_after_a_crash(make_scene: MakeScene, ends: bool) -> None:
+    """The master has read children and the name of a value's file, and dies; the outcome came meanwhile, or did not."""
+    scene = make_scene()
+
+    def first() -> Iterator[None]:
+        worker = scene.worker(1)
+        worker.start()
+        kept = worker.keep(Value(RESULT, b"large", (), in_file=True))
+        worker.write_children([target("Child")] * 4, chunk=2)
+        worker.flush()
+        yield
+        yield
+        if ends:
+            worker.write(frames.SUCCEEDED, 1, 1, (0.1, 0.1, 0, True), 4, None, None, kept)
+            worker.flush()
+        raise Died
+
+    scene.play_until_death(first())
+    scene.start()
+    scene.master._remover.close()
+    scene.store.close()
+
+    assert scene.rows("SELECT attempt, pending FROM jobs WHERE id = 1") == [(1, 4 if ends else 0)]
+    assert scene.left_behind() == (["values/0/1-1"] if ends else [])
 
 
 # -- values ---------------------------------------------------------------------------------------------------

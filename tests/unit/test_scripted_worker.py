@@ -17,7 +17,7 @@ from jobtree.usage import Usage
 from jobtree.workplace import Workplace
 from tests.fakes.scripted_worker import ScriptedWorker, Value
 
-JOB = BundleJob(1, 1, 0, 1000, 0.0, b"", {})
+JOB = BundleJob(1, 1, 0, 1000, 1.0, 0.0, b"", {})
 
 
 class Child(Target):

@@ -108,9 +108,9 @@ def test_directory_that_is_gone_is_a_storage_error(tmp_path: Path) -> None:
 def test_read_only_database_is_a_storage_error(world: Open) -> None:
     world.store.commit()
     world.store._connection.execute("PRAGMA query_only = ON")
-    world.store.begin()
 
     with pytest.raises(StorageError, match="readonly"):
+        world.store.begin()
         world.store.take_bundle_number()
 
 
@@ -143,7 +143,7 @@ USES: dict[str, Callable[[Store], object]] = {
     "note_failure": lambda store: store.note_failure(failure(ROOT)),
     "note_removals": lambda store: store.note_removals(["x"]),
     "strike_removals": lambda store: store.strike_removals([1]),
-    "kept values of a job": lambda store: store.values.of_job(ROOT),
+    "kept values of a job": lambda store: store.values_of_job(ROOT),
 }
 
 
