@@ -9,10 +9,12 @@ Three measurements.
 2. *A run* of fan_out.py's pipeline, to learn what a target costs in wall clock, and how much CPU the master and all the
    processes below it use for it.
 3. *Profiles* of the master, in such a run, and of a worker, in this process, on a bundle made for the purpose. They are
-   taken by a timer of CPU time that interrupts the code every few milliseconds and looks which function it is in.
+   taken by a timer of CPU time that interrupts the code at every tick of the kernel to look which function it is in.
    Unlike a profiler that hooks every call, this does not make functions that call many others look dearer than they
-   are. Each look counts for the CPU time that has passed since the one before, so a long call into C, which cannot be
-   interrupted, gets its due.
+   are. Each look counts for the CPU time that has passed since the one before, so waiting counts for nothing, and a
+   long call into C, which cannot be interrupted, gets its due. It is a POSIX timer, because a worker switches those of
+   setitimer(2) off after each target, and so this runs on Linux only. (Signals from another process would not do: on
+   a virtual machine they come in when a system call ends, which makes those look dear.)
 
 What a line holds is defined by the two tables below: the innermost function that is named there counts.
 """
@@ -20,6 +22,7 @@ What a line holds is defined by the two tables below: the innermost function tha
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -41,6 +44,34 @@ from benchmarks.running import WrongResult, on_terminate  # noqa: E402
 from jobtree import Stack  # noqa: E402
 
 CORES = 2
+INTERRUPTION = signal.SIGURG
+"""Ignored by whoever does not ask for it, and used by nothing here."""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Event(ctypes.Structure):
+    """What a timer does when it expires (struct sigevent): send a signal."""
+
+    _fields_ = (
+        ("value", ctypes.c_void_p),
+        ("signal", ctypes.c_int),
+        ("notify", ctypes.c_int),
+        ("rest", ctypes.c_char * 48),
+    )
+
+
+def _start_timer(every: float) -> ctypes.c_void_p:
+    """Interrupt this process whenever it has used so many seconds of CPU (in fact, at most at each tick)."""
+    timer = ctypes.c_void_p()
+    event = _Event(signal=INTERRUPTION, notify=0)
+    nanoseconds = int(every * 1e9)
+    spec = (ctypes.c_long * 4)(0, nanoseconds, 0, nanoseconds)
+    if _libc.timer_create(time.CLOCK_PROCESS_CPUTIME_ID, ctypes.byref(event), ctypes.byref(timer)) or (
+        _libc.timer_settime(timer, 0, spec, None)
+    ):
+        raise OSError(ctypes.get_errno(), "timer_create")
+    return timer
+
 
 MASTER = {
     "rows of new jobs, and their children's frames": ["store._insert_children", "bundles._child_rows"],
@@ -89,13 +120,13 @@ class Sampler:
 
     def __enter__(self) -> Sampler:
         self._last = time.process_time()
-        signal.signal(signal.SIGPROF, self._look)
-        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+        signal.signal(INTERRUPTION, self._look)
+        self._timer = _start_timer(0.001)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, signal.SIG_IGN)
+        _libc.timer_delete(self._timer)
+        signal.signal(INTERRUPTION, signal.SIG_IGN)
 
     def _look(self, _: int, frame: Optional[FrameType]) -> None:
         now = time.process_time()
@@ -163,15 +194,25 @@ def profile_worker(number: int) -> dict[str, Any]:
     paths = TreePaths(os.path.abspath("tree"))
     treedir.make_root(paths)
     treedir.make_directories(paths)
+    memory = 1 << 31
     header = frames.BundleHeader(
-        frames.VERSION, "where-time-goes", 1, number, 1 << 31, 1.0, 3600.0, 50_120, False, True, False, False, None,
-        1 << 31, 1.0,
+        version=frames.VERSION, run="where-time-goes", bundle=1, jobs=number, memory=memory, cpu=1.0, job_time=3600.0,
+        max_log_file_size=50_120, keep_logs=False, durable=True, isolate=False, global_dirs=False, log_level=None,
+        default_memory=memory, default_cpu=1.0,
     )  # fmt: skip
+    payloads = (serialization.pack(fan_out.Nothing(i)).payload for i in range(number))
     jobs = [
         frames.BundleJob(
-            job_id(0, i + 1), 1, 0, 1 << 31, 0.0, serialization.pack(fan_out.Nothing(i)).payload, {}
+            id=job_id(0, i + 1),
+            attempt=1,
+            step=0,
+            memory=memory,
+            cpu=1.0,
+            time=0.0,
+            payload=payload,
+            values={},
         )
-        for i in range(number)
+        for i, payload in enumerate(payloads)
     ]
     bundles.write_bundle(paths, header, jobs)
     del jobs

@@ -25,7 +25,7 @@ OF_THE_MACHINE = (
     "TMPDIR", "TMP", "TEMP", "HOSTNAME", "HOSTTYPE", "HOST", "MACHTYPE", "OSTYPE", "XDG_RUNTIME_DIR", "SSH_*",
     "DISPLAY", "WINDOWID", "TERM_SESSION_ID", "_", "SHLVL",
 )  # fmt: skip
-OF_THE_MASTERS_JOB = (
+OF_THE_JOB = (
     "SLURM_*", "SLURMD_*", "SBATCH_*", "SGE_*", "JOB_ID", "JOB_NAME", "JOB_SCRIPT", "NSLOTS", "NHOSTS", "NQUEUES",
     "QUEUE", "PE", "PE_HOSTFILE", "PBS_*", "LSB_*", "LS_*", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
     "JOBTREE_RUN",
@@ -88,7 +88,7 @@ def of_this_process(allow: Sequence[str] = (), deny: Sequence[str] = ()) -> Envi
 
 def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str]) -> dict[str, str]:
     """Those of the given variables that targets are to see."""
-    withheld = [*OF_THE_MACHINE, *OF_THE_MASTERS_JOB]
+    withheld = [*OF_THE_MACHINE, *OF_THE_JOB]
     kept = {}
     for name, value in given.items():
         if _matches(name, deny):
@@ -98,9 +98,16 @@ def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str
     return kept
 
 
-def for_worker(recorded: Mapping[str, str], own: Mapping[str, str], run: str) -> dict[str, str]:
-    """The variables of a worker: the recorded ones, those of its own machine, and the mark of the run."""
-    result = {name: value for name, value in own.items() if _matches(name, OF_THE_MACHINE)}
+def for_worker(
+    recorded: Mapping[str, str], own: Mapping[str, str], run: str, own_job: bool = False
+) -> dict[str, str]:
+    """The variables of a worker: the recorded ones, those of its own machine, and the mark of the run.
+
+    own_job: a scheduler has started the worker in a job of its own (so that ``own`` does not speak of the master's).
+    Then what it says of that job, the devices and cores that may be used, is the worker's too.
+    """
+    kept = [*OF_THE_MACHINE, *OF_THE_JOB] if own_job else OF_THE_MACHINE
+    result = {name: value for name, value in own.items() if _matches(name, kept)}
     result.update(recorded)
     result["JOBTREE_RUN"] = run
     return result
@@ -126,7 +133,10 @@ def main_module() -> Optional[MainModule]:
     if main.__spec__ is not None and main.__spec__.name != "__main__":
         return MainModule(main.__spec__.name, path)  # python -m package.module
     stem = os.path.splitext(os.path.basename(path))[0]
-    if stem.isidentifier() and _is_importable_as(stem, path):
+    if stem == "__main__":
+        # A directory was started (python dir/). A worker has a __main__ of its own, so it goes by the directory's name.
+        stem = os.path.basename(os.path.dirname(path))
+    elif stem.isidentifier() and _is_importable_as(stem, path):
         return MainModule(stem, path)
     return MainModule("jobtree_main_" + re.sub(r"\W", "_", stem), path)
 

@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Iterable
@@ -25,47 +24,17 @@ from typing import Any, Callable, Optional
 
 from jobtree.errors import StorageError
 
-SYNCFS_FLUSHES = frozenset(
-    [
-        "ext2",
-        "ext3",
-        "ext4",
-        "xfs",
-        "btrfs",
-        "f2fs",
-        "jfs",
-        "reiserfs",
-        "zfs",
-        "bcachefs",
-        "tmpfs",
-        "ramfs",
-        "overlay",
-        "nfs",
-        "nfs4",
-        "lustre",
-        "gpfs",
-    ]
-)
-"""File systems on which syncfs(2) is known to flush file data. FUSE is not: it does not hand syncfs on."""
+LOCAL = frozenset(
+    ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2", "bcachefs", "ubifs",
+     "tmpfs", "ramfs", "overlay", "aufs", "vfat", "exfat", "ntfs3", "apfs", "hfs", "hfsplus", "ufs"]
+)  # fmt: skip
+"""File systems that only this machine sees, with locks and shared memory that work. Any other may be on a network."""
 
-NETWORK = frozenset(
-    [
-        "nfs",
-        "nfs4",
-        "lustre",
-        "gpfs",
-        "beegfs",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "afs",
-        "ceph",
-        "glusterfs",
-        "orangefs",
-        "pvfs2",
-        "9p",
-    ]
-)
+SYNCFS_FLUSHES = frozenset(
+    ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "bcachefs", "tmpfs", "ramfs",
+     "overlay", "nfs", "nfs4", "lustre", "gpfs"]
+)  # fmt: skip
+"""File systems on which syncfs(2) is known to flush file data. FUSE is not: it does not hand syncfs on."""
 
 
 def refused(error: OSError, path: str) -> StorageError:
@@ -104,8 +73,16 @@ def fdatasync(fd: int, path: str) -> None:
 
 
 def fsync_directory(path: str) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the names in a directory durable. Raises StorageError, also where there is no such directory."""
+    try:
+        _fsync_open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def _fsync_open(path: str, flags: int) -> None:
+    """Open and fsync. OSError: it could not be opened; StorageError: it could not be synced."""
+    fd = os.open(path, flags)
     try:
         fsync(fd, path)
     finally:
@@ -169,19 +146,24 @@ def make_once(path: str, data: bytes) -> bool:
     """Make a file if it is not there, in one operation that the file system decides. False: somebody else did.
 
     On a network file system the answer to the one who made it can be lost; then what is in it tells (data must be
-    different for everybody who tries).
+    different for everybody who tries). Raises StorageError.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return read(path) == data
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        return make_once(path, data)
-    try:
-        write_all(fd, data)
-    finally:
-        os.close(fd)
+        try:
+            try:
+                fd = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+                fd = os.open(path, flags, 0o600)
+        except FileExistsError:
+            return read(path) == data
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise refused(error, path) from error
     return True
 
 
@@ -195,27 +177,34 @@ def read(path: str) -> Optional[bytes]:
 
 
 def read_from(path: str, offset: int, limit: int) -> bytes:
-    """Up to limit bytes of a file from offset on, by a fresh open (network file systems cache open files)."""
+    """Up to limit bytes of a file from offset on, by a fresh open (network file systems cache open files).
+
+    Nothing if there is no such file; StorageError for all else.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, limit, offset)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return b""
-    try:
-        return os.pread(fd, limit, offset)
-    finally:
-        os.close(fd)
+    except OSError as error:
+        raise refused(error, path) from error
 
 
 def write_byte(path: str, offset: int, byte: bytes) -> None:
-    """Overwrite one byte of a file that exists; a file that is gone is ignored."""
+    """Overwrite one byte of a file that exists; a file that is gone is ignored. Raises StorageError."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, byte, offset)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return
-    try:
-        os.pwrite(fd, byte, offset)
-    finally:
-        os.close(fd)
+    except OSError as error:
+        raise refused(error, path) from error
 
 
 def write_json(path: str, value: Any) -> None:
@@ -247,34 +236,44 @@ def remove(path: str) -> None:
 
 
 def remove_tree(path: str) -> Optional[str]:
-    """Remove a directory with all that is in it, also where targets took permissions away.
+    """Remove a directory with all that is in it, also where targets took permissions away; or a file, or a link.
 
-    Returns None, or in words what could not be removed: left-over files are no reason to stop a run.
+    Returns None, or in words what could not be removed: left-over files are no reason to stop a run. Nothing outside
+    of path is touched, and no link is followed: everything is reached from the directory that it is in.
     """
-    trouble = []
+    trouble: list[str] = []
+    _remove_entry(path.rstrip(os.sep), None, path, trouble)
+    if not trouble:
+        return None
+    more = f"; and {len(trouble) - 3} more" if len(trouble) > 3 else ""
+    return "; ".join(trouble[:3]) + more
 
-    def onerror(function: Callable[..., Any], name: str, info: tuple[Any, BaseException, Any]) -> None:
-        error = info[1]
-        if isinstance(error, FileNotFoundError):
+
+def _remove_entry(name: str, above: Optional[int], shown: str, trouble: list[str]) -> None:
+    """Remove what has this name in the directory that is open as ``above``; what cannot be goes into trouble."""
+    try:
+        status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=above)
             return
-        try:
+        if status.st_mode & stat.S_IRWXU != stat.S_IRWXU and status.st_uid == os.geteuid():
             # A directory without write permission keeps its entries, one without read permission hides them.
-            for directory in (os.path.dirname(name), name):
-                if not os.path.islink(directory) and os.path.isdir(directory):
-                    os.chmod(directory, stat.S_IRWXU)
-            if function in (os.scandir, os.listdir, os.open, os.lstat):
-                shutil.rmtree(name)
-            else:
-                function(name)
-        except OSError as second:
-            if not isinstance(second, FileNotFoundError):
-                trouble.append(f"{name}: {second.strerror}")
-
-    if os.path.islink(path):
-        remove(path)
-    else:
-        shutil.rmtree(path, onerror=onerror)  # onexc only exists from Python 3.12 on
-    return "; ".join(trouble[:3]) or None
+            os.chmod(name, stat.S_IRWXU, dir_fd=above)
+        before = len(trouble)
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        try:
+            for entry in os.listdir(fd):
+                _remove_entry(entry, fd, os.path.join(shown, entry), trouble)
+        finally:
+            os.close(fd)
+        if len(trouble) == before:
+            os.rmdir(name, dir_fd=above)
+    except FileNotFoundError:
+        pass  # that is what we want
+    except OSError as error:
+        trouble.append(f"{shown}: {error.strerror}")
+    except RecursionError:
+        trouble.append(f"{shown}: nested too deeply")
 
 
 def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
@@ -300,7 +299,12 @@ def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int
 
 
 def sync_tree(path: str, known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
-    """fsync a file, or a directory and all that is in it; what ``known`` has seen unchanged is passed over."""
+    """fsync a file, or a directory and all that is in it; what ``known`` has seen unchanged is passed over.
+
+    A file that its owner has made unreadable is made readable for the moment it takes to open it. What is not ours to
+    open, and a directory that is closed to us, is passed over: to whoever made it so it is nobody else's affair.
+    Raises StorageError.
+    """
     known = {} if known is None else known
     if not os.path.isdir(path):
         _sync_file(path, known)
@@ -309,9 +313,11 @@ def sync_tree(path: str, known: Optional[dict[str, tuple[int, ...]]] = None) -> 
         for name in names:
             _sync_file(os.path.join(folder, name), known)
         try:
-            fsync_directory(folder)
-        except FileNotFoundError:
+            _fsync_open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, PermissionError):
             continue  # removed while we walk: nothing to keep
+        except OSError as error:
+            raise refused(error, folder) from error
 
 
 def _sync_file(path: str, known: dict[str, tuple[int, ...]]) -> None:
@@ -322,8 +328,8 @@ def _sync_file(path: str, known: dict[str, tuple[int, ...]]) -> None:
         mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if known.get(path) == mark:
             return
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = _open_despite_mode(path, stat.S_IMODE(status.st_mode))
+    except (FileNotFoundError, PermissionError):
         return
     except OSError as error:
         raise refused(error, path) from error
@@ -332,6 +338,18 @@ def _sync_file(path: str, known: dict[str, tuple[int, ...]]) -> None:
     finally:
         os.close(fd)
     known[path] = mark
+
+
+def _open_despite_mode(path: str, mode: int) -> int:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        os.chmod(path, mode | stat.S_IRUSR)
+        try:
+            return os.open(path, flags)
+        finally:
+            os.chmod(path, mode)
 
 
 def _find_syncfs() -> Optional[Callable[[int], int]]:
@@ -353,26 +371,34 @@ def filesystem_type(path: str) -> str:
     try:
         device = os.stat(path).st_dev
         if device not in _types:
-            _types[device] = _type_of(device)
+            _types[device] = _type_of(device, os.path.realpath(path))
         return _types[device]
     except OSError:
         return ""
 
 
-def _type_of(device: int) -> str:
+def _type_of(device: int, path: str) -> str:
+    """By the number of the device; by the mount point where files have another number than that (btrfs subvolumes)."""
     number = f"{os.major(device)}:{os.minor(device)}"
+    nearest, found = "", ""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
             for line in mounts:
                 left, _, right = line.partition(" - ")
-                if left.split()[2] == number:
-                    return right.split()[0]
+                fields, kind = left.split(" "), right.split()[0]
+                if fields[2] == number:
+                    return kind
+                point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+                if len(point) >= len(nearest) and (path + "/").startswith(point.rstrip("/") + "/"):
+                    nearest, found = point, kind
     except (FileNotFoundError, IndexError):
         pass
-    return ""
+    return found
 
 
 def is_network(path: str) -> bool:
-    """Whether a path is on a file system that other machines see too, or on one that we do not know (FUSE)."""
-    kind = filesystem_type(path)
-    return kind in NETWORK or kind.startswith("fuse")
+    """Whether other machines may see what is at a path: so it is unless its file system is known to be local.
+
+    What suits a network file system also works on a local one, only slower; the reverse loses data.
+    """
+    return filesystem_type(path) not in LOCAL

@@ -7,7 +7,7 @@ child has not ended, the promise stays a promise, can be passed on, and says who
 How. A promise is a random *token*. Pickling one notes the token in ``mentions`` of the pickle that is being made;
 the store keeps a value as long as a stored pickle mentions its token. Unpickling one looks the token up among the
 values that came with the bundle and becomes the value itself - wherever it was nested, because the unpickler puts it
-there. The two tables below are set by ``jobtree.serialization`` around each pickle and by nobody else.
+there. The first two of the tables below are set by ``jobtree.serialization`` around each pickle and by nobody else.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _mentioned: Optional[set[bytes]] = None
 _kept: dict[bytes, Callable[[], Any]] = {}
+_loading: set[bytes] = set()
 
 
 class Promise(Generic[T]):
@@ -58,10 +59,22 @@ class Promise(Generic[T]):
             raise AttributeError(name)
         self._refuse()
 
-    __iter__ = __len__ = __getitem__ = __contains__ = __bool__ = __call__ = _refuse
-    __int__ = __float__ = __index__ = __str__ = __format__ = __bytes__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __enter__ = __fspath__ = _refuse
+    # Looking at a promise is refused, comparing it too: it would silently differ from every value. That leaves
+    # identity and hash, with which lists, dictionaries, sets, picklers and copiers get along.
+    __hash__ = object.__hash__
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __iter__ = __len__ = __getitem__ = __setitem__ = __delitem__ = __contains__ = __bool__ = __call__ = (
+        _refuse
+    )
+    __int__ = __float__ = __index__ = __str__ = __format__ = __bytes__ = __fspath__ = _refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = __neg__ = __pos__ = __abs__ = __invert__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = __rpow__ = (
+        _refuse
+    )
+    __matmul__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = _refuse
+    __rmatmul__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _refuse
+    __enter__ = __exit__ = _refuse
 
 
 def restore(token: bytes, path: tuple[Any, ...], name: str) -> Any:
@@ -69,7 +82,16 @@ def restore(token: bytes, path: tuple[Any, ...], name: str) -> Any:
     load = _kept.get(token)
     if load is None:
         return Promise(token, path, name)
-    value = load()
+    if token in _loading:
+        raise PromiseNotKept(
+            f"the value that {name}.run() returned leads back to itself: it holds a promise of another target, whose "
+            f"value holds, perhaps by way of others, the promise of {name}. One of them must return plain data."
+        )
+    _loading.add(token)
+    try:
+        value = load()
+    finally:
+        _loading.discard(token)
     for key in path:
         try:
             value = value[key]

@@ -29,8 +29,6 @@ from jobtree.target import Recorded, Target, class_name, describe
 
 PROTOCOL = 5
 
-_REFUSALS = (pickle.PicklingError, AttributeError, TypeError, RecursionError, ValueError, NotImplementedError)
-
 
 def pack(target: Target, main: Optional[str] = None) -> Packed:
     """A target as it is stored. main: the importable name of ``__main__``, where that is the user's script.
@@ -107,12 +105,16 @@ def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tupl
             if main is None:
                 return pickle.dumps(value, PROTOCOL), tuple(mentioned)
             return _by_value(value, main), tuple(mentioned)
-        except _REFUSALS:
+        except MemoryError:
+            raise  # says nothing about the object
+        except Exception:  # a __reduce__ or __getstate__ of the user's may raise anything
             mentioned.clear()
             try:
                 return _by_value(value, main), tuple(mentioned)
-            except _REFUSALS:
-                raise CannotPickle(complain()) from None
+            except MemoryError:
+                raise
+            except Exception as error:  # the same
+                raise CannotPickle(complain()) from error
     finally:
         promise.set_mentioned(None)
 
@@ -124,47 +126,60 @@ def _by_value(value: Any, main: Optional[str]) -> bytes:
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
-            if main is not None and _is_of_main(obj):
-                return lookup, (main, obj.__qualname__)
+            if main is not None:
+                name = _name_in_main(obj, self.dispatch_table)
+                if name is not None:
+                    return lookup, (main, name)
             return super().reducer_override(obj)
 
     Pickler(buffer, PROTOCOL).dump(value)
     return buffer.getvalue()
 
 
-def _is_of_main(obj: Any) -> bool:
-    if not isinstance(obj, (type, types.FunctionType)) or obj.__module__ != "__main__":
-        return False
+def _name_in_main(obj: Any, dispatch_table: Mapping[type, Any]) -> Optional[str]:
+    """The name of an object of the script's that is stored as a name; None for all others."""
+    if isinstance(obj, (type, types.FunctionType)):
+        name: Any = obj.__qualname__ if obj.__module__ == "__main__" else None
+    else:
+        # What wraps a function (lru_cache) has the function's name; a sentinel's __reduce__ may return its own.
+        attributes = getattr(obj, "__dict__", None)
+        name = attributes.get("__qualname__") if isinstance(attributes, dict) else None
+        kind: Any = type(obj)
+        if name is None and kind.__reduce__ is not object.__reduce__ and kind not in dispatch_table:
+            try:
+                name = obj.__reduce__()
+            except Exception:  # the pickler will meet it too, and then it is explained
+                return None
+    if not isinstance(name, str):
+        return None
     found: Any = sys.modules["__main__"]
-    for name in obj.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is obj
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is obj else None
 
 
 def _blame(target: Target, main: Optional[str]) -> str:
     """In words, which attribute of a target cannot be stored."""
     name = describe(target)
-    for attribute, value in vars(target).items():
-        why = _why(value, main)
-        if why:
-            shown = attribute.replace("_FunctionTarget__", "").replace("_Target__", "")
-            where, culprit, why = _innermost(f"{name}.{shown}", value, why, main)
-            return (
-                f"{name} cannot be stored: its attribute {where} is a {type(culprit).__name__}, which cannot be "
-                f"pickled ({why}). Keep what it is made from (a path, a number), and make it inside run()."
-            )
-    return f"{name} cannot be stored ({_why(target, main)}). Give its class an importable name, or plain attributes."
+    why = _why(target, main)
+    where, culprit, why = _innermost(name, target, why, main, depth=6)
+    if culprit is target:
+        return f"{name} cannot be stored ({why}). Give its class an importable name, or plain attributes."
+    return (
+        f"{name} cannot be stored: its attribute {where} is a {type(culprit).__name__}, which cannot be "
+        f"pickled ({why}). Keep what it is made from (a path, a number), and make it inside run()."
+    )
 
 
-def _innermost(where: str, value: Any, why: str, main: Optional[str], depth: int = 4) -> tuple[str, Any, str]:
+def _innermost(where: str, value: Any, why: str, main: Optional[str], depth: int = 5) -> tuple[str, Any, str]:
     """Follow what cannot be pickled down into lists, dictionaries and objects, as long as one item is to blame."""
     items: list[tuple[str, Any]] = []
     if isinstance(value, dict):
         items = [(f"{where}[{key!r}]", item) for key, item in value.items()]
     elif isinstance(value, (list, tuple)):
         items = [(f"{where}[{index}]", item) for index, item in enumerate(value)]
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.FunctionType, types.ModuleType)):
-        items = [(f"{where}.{key}", item) for key, item in vars(value).items()]
+    elif not isinstance(value, (type, types.FunctionType, types.ModuleType)):
+        items = [(f"{where}.{key.replace('_jobtree_', '')}", item) for key, item in _stored_attributes(value)]
     if depth:
         for inner, item in items[:1000]:
             reason = _why(item, main)
@@ -173,12 +188,36 @@ def _innermost(where: str, value: Any, why: str, main: Optional[str], depth: int
     return where, value, why
 
 
+def _stored_attributes(value: Any) -> list[tuple[str, Any]]:
+    """The attributes of an object that are stored with it: its __getstate__ may leave some out."""
+    try:
+        reduced: Any = value.__reduce_ex__(PROTOCOL)
+        state: Any = (*reduced, None)[2]
+        if isinstance(value, Target) and isinstance(state, tuple) and len(state) == 3:
+            # A class that stores itself; ours beside its own (see jobtree.target).
+            return [*_named(state[0]), *_named(state[2])]
+        return _named(state)
+    except Exception:  # then it is this object itself that cannot be stored
+        return []
+
+
+def _named(state: Any) -> list[tuple[str, Any]]:
+    both = state if isinstance(state, tuple) else (state,)  # attributes, or attributes and slots
+    return [(str(key), item) for part in both if isinstance(part, dict) for key, item in part.items()]
+
+
 def _why(value: Any, main: Optional[str]) -> str:
     try:
         _by_value(value, main)
-    except _REFUSALS as error:
-        return str(error) or type(error).__name__
+    except Exception as error:  # whatever the user's methods raise is the reason
+        return (
+            f"{error}" if isinstance(error, _TELLING) and str(error) else f"{type(error).__name__}: {error}"
+        )
     return ""
+
+
+_TELLING = (pickle.PicklingError, TypeError, CannotPickle)
+"""Errors whose text needs no name of a class before it."""
 
 
 # -- reading them ----------------------------------------------------------------------------------------------
@@ -190,25 +229,41 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         found = _found.get((module, name))
         if found is None:
-            found = _found[(module, name)] = _find(module, name)
+            if module == "builtins" and name == "getattr":
+                found = _attribute  # how a bound method is stored
+            else:
+                found = _find(module, name)
+            _found[(module, name)] = found
         return found
+
+
+def _attribute(obj: Any, name: str, *default: Any) -> Any:
+    try:
+        return getattr(obj, name, *default)
+    except AttributeError as error:
+        cls = obj if isinstance(obj, type) else type(obj)
+        raise ScriptChanged(_gone(f"{cls.__module__}.{cls.__qualname__}.{name}", cls.__module__)) from error
 
 
 def _find(module: str, name: str) -> Any:
     try:
         found: Any = sys.modules.get(module) or importlib.import_module(module)
-    except Exception as error:  # the user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # the user's module may raise anything while it is imported
         raise _cannot_import(module, error) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            where = getattr(sys.modules.get(module), "__file__", None)
-            raise ScriptChanged(
-                f"{module}.{name} is gone{f' from {where}' if where else ''}: the code has changed since this target "
-                f"was stored. Put a class or function of that name back (it may do something else)."
-            ) from None
+            raise ScriptChanged(_gone(f"{module}.{name}", module)) from None
     return found
+
+
+def _gone(name: str, module: str) -> str:
+    where = getattr(sys.modules.get(module), "__file__", None)
+    return (
+        f"{name} is gone{f' from {where}' if where else ''}: the code has changed since this target was stored. "
+        f"Put a class, function or method of that name back (it may do something else)."
+    )
 
 
 def _cannot_import(module: str, error: BaseException) -> CannotImport:

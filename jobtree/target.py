@@ -3,8 +3,11 @@
 A target only *records* what it wants: children and a follow-on are kept on the object until ``run()`` has returned,
 and the worker then writes them down in one piece. So a ``run()`` that fails half-way has added nothing.
 
-Everything that the base class keeps is mangled (``_Target__...``): pipelines put names like ``options``, ``memory``,
-``children`` or ``output`` on their targets, as attributes and as methods, and must never meet ours.
+What the base class keeps is in the instance's dictionary under names that begin with ``_jobtree``: pipelines put names
+like ``options``, ``memory``, ``children`` or ``output`` on their targets, as attributes and as methods, some call their
+own base class ``Target``, and must never meet ours. ``_jobtree`` itself (time, memory, cpu) is always there once
+``Target.__init__`` was called; the others only when there is something to keep, because most targets are leaves, and
+each name costs space in every stored target. All are written past ``__setattr__``, which a frozen dataclass refuses.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ T = TypeVar("T", bound="Target")
 Memory = Union[int, float, str, None]
 
 _legacy_function_resources = False
+_legacy_warning_due = False
+
+_PLAIN_GETSTATE = getattr(object, "__getstate__", None)  # from Python 3.11 on
 
 
 class Surroundings(Protocol):
@@ -57,15 +63,20 @@ class Target:
     def __init__(
         self, time: Optional[float] = None, memory: Memory = None, cpu: Optional[float] = None
     ) -> None:
-        self.__time = None if is_unspecified(time) else _number("time", time)
-        self.__memory = None if is_unspecified(memory) else parse_memory(memory)
-        self.__cpu = None if is_unspecified(cpu) else _number("cpu", cpu)
-        if "_Target__children" not in self.__dict__:
-            # Calling __init__ twice on one object happens in the field; it must not lose what was added between.
-            self.__children: list[Target] = []
-            self.__follow_on: Optional[Target] = None
-            self.__token: Optional[bytes] = None
-            self.__surroundings: Optional[Surroundings] = None
+        requests = (
+            None if is_unspecified(time) else _number("time", time),
+            None if is_unspecified(memory) else parse_memory(memory),
+            None if is_unspecified(cpu) else _number("cpu", cpu),
+        )
+        # Calling __init__ twice on one object happens in the field; what was added between stays.
+        self.__dict__["_jobtree"] = requests
+        cls = type(self)
+        if getattr(cls, "__getstate__", None) is not _PLAIN_GETSTATE:
+            _store_ours_too(cls)  # dataclass(slots=True) adds it when the class is there already
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _store_ours_too(cls)
 
     def run(self) -> Any:
         """Do the work; override this. What it returns is what ``rv()`` promises.
@@ -78,7 +89,11 @@ class Target:
     def addChildTarget(self, target: T) -> T:
         """Add a child, which starts after this run() has ended. Any number may be added. Returns the child."""
         check_target(target, "addChildTarget")
-        self.__children.append(target)
+        state = _state_of(self, "addChildTarget")
+        children = state.get("_jobtree_children")
+        if children is None:
+            children = state["_jobtree_children"] = []
+        children.append(target)
         return target
 
     def setFollowOnTarget(self, target: T) -> T:
@@ -87,12 +102,14 @@ class Target:
         Raises FollowOnExists if there is one already: a follow-on can have a follow-on of its own.
         """
         check_target(target, "setFollowOnTarget")
-        if self.__follow_on is not None:
+        state = _state_of(self, "setFollowOnTarget")
+        present = state.get("_jobtree_follow_on")
+        if present is not None:
             raise FollowOnExists(
-                f"{describe(self)} has the follow-on {describe(self.__follow_on)} and was given another one, "
+                f"{describe(self)} has the follow-on {describe(present)} and was given another one, "
                 f"{describe(target)}. A target has at most one; give the first one a follow-on of its own."
             )
-        self.__follow_on = target
+        state["_jobtree_follow_on"] = target
         return target
 
     def addChildFn(
@@ -165,15 +182,17 @@ class Target:
 
     def rv(self, *path: Any) -> Promise[Any]:
         """A promise of what this target's run() returns; rv("key") or rv(0) of that item of it."""
-        if self.__token is None:
-            self.__token = os.urandom(12)
-        return Promise(self.__token, path, describe(self))
+        state = _state_of(self, "rv")
+        token = state.get("_jobtree_token")
+        if token is None:
+            token = state["_jobtree_token"] = os.urandom(12)
+        return Promise(token, path, describe(self))
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
     def getLocalTempDir(self) -> str:
         """A directory on this machine: empty when the target starts, removed when it has ended, however it ends."""
-        return self.__running("getLocalTempDir").local_temp_dir()
+        return _surroundings_of(self, "getLocalTempDir").local_temp_dir()
 
     def getGlobalTempDir(self) -> str:
         """The chain's directory: the same for a founder and its follow-ons, readable by everything below.
@@ -181,36 +200,92 @@ class Target:
         It goes when the last follow-on and all that it led to are done. What is in it when run() returns is made
         durable before the target counts as done (--durable).
         """
-        return self.__running("getGlobalTempDir").global_temp_dir()
+        return _surroundings_of(self, "getGlobalTempDir").global_temp_dir()
 
     def logToMaster(self, message: object) -> None:
         """Have the master write a line to its log, once, also if this target fails later."""
-        self.__running("logToMaster").log_to_master(str(message))
+        _surroundings_of(self, "logToMaster").log_to_master(str(message))
 
     def getMemory(self) -> Optional[int]:
         """Bytes of memory that this target may use; before it runs: what was asked for, or None."""
-        return self.__surroundings.memory if self.__surroundings is not None else self.__memory
+        state = _state_of(self, "getMemory")
+        around: Optional[Surroundings] = state.get("_jobtree_surroundings")
+        asked: Optional[int] = state["_jobtree"][1]
+        return asked if around is None else around.memory
 
     def getCpu(self) -> Optional[float]:
         """Cores that this target may use; before it runs: what was asked for, or None."""
-        return self.__surroundings.cpu if self.__surroundings is not None else self.__cpu
+        state = _state_of(self, "getCpu")
+        around: Optional[Surroundings] = state.get("_jobtree_surroundings")
+        asked: Optional[float] = state["_jobtree"][2]
+        return asked if around is None else around.cpu
 
     def getRunTime(self) -> Optional[float]:
         """Seconds that this target said it would take, or None."""
-        return self.__time
+        said: Optional[float] = _state_of(self, "getRunTime")["_jobtree"][0]
+        return said
 
     def getFollowOn(self) -> Optional[Target]:
         """The follow-on that has been set, or None."""
-        return self.__follow_on
+        following: Optional[Target] = _state_of(self, "getFollowOn").get("_jobtree_follow_on")
+        return following
 
-    def __running(self, method: str) -> Surroundings:
-        if "_Target__surroundings" not in self.__dict__:
-            raise TargetNotInitialised(_forgot(self, method))
-        if self.__surroundings is None:
-            raise NotRunning(
-                f"{describe(self)}.{method}() works only while its run() is running, in a worker."
-            )
-        return self.__surroundings
+
+# -- classes that say themselves how they are stored ----------------------------------------------------------
+
+
+def _store_ours_too(cls: type[Target]) -> None:
+    """Have a class that stores and restores itself (__getstate__ and its kin) store what is ours as well.
+
+    Users who write such a method think of their own attributes. Only these classes pay for it: any other is stored
+    by the pickler alone. A class with a __reduce_ex__ of its own is left as it is.
+    """
+    if cls.__reduce_ex__ is object.__reduce_ex__ and (
+        getattr(cls, "__getstate__", None) is not _PLAIN_GETSTATE
+        or hasattr(cls, "__setstate__")
+        or cls.__reduce__ is not object.__reduce__
+    ):
+        cls.__reduce_ex__ = _reduce_with_ours  # type: ignore[assignment]
+
+
+def _reduce_with_ours(self: Target, protocol: int) -> Any:
+    """``__reduce_ex__`` of such a class: what the user's methods say, with ours beside it."""
+    reduced: Any = object.__reduce_ex__(self, protocol)
+    if not isinstance(reduced, tuple):
+        return reduced  # the name of something that is there already
+    ours = {name: value for name, value in self.__dict__.items() if name.startswith("_jobtree")}
+    make, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+    if protocol < 5:
+        # The copy module, which asks for 4, knows no setters. A target that its own child holds can then not be
+        # pickled; jobtree itself uses 5.
+        return (_made_with, (make, arguments, ours), *reduced[2:])
+    return make, arguments, (state, setter, ours), items, pairs, _set_with_ours
+
+
+def _made_with(make: Callable[..., Target], arguments: tuple[Any, ...], ours: dict[str, Any]) -> Target:
+    target = make(*arguments)
+    target.__dict__.update(ours)
+    _store_ours_too(type(target))
+    return target
+
+
+def _set_with_ours(target: Target, stored: tuple[Any, Any, dict[str, Any]]) -> None:
+    """Do with the user's state what the unpickler does, then put ours in, which may not have been among it."""
+    state, setter, ours = stored
+    if state is not None:
+        setter = setter or getattr(type(target), "__setstate__", None)
+        if setter is not None:
+            setter(target, state)
+        else:
+            attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+            target.__dict__.update(attributes or {})
+            for name, value in (slots or {}).items():
+                object.__setattr__(target, name, value)
+    target.__dict__.update(ours)
+    _store_ours_too(type(target))
+
+
+# -- functions and commands ----------------------------------------------------------------------------------------
 
 
 class FunctionTarget(Target):
@@ -233,18 +308,19 @@ class FunctionTarget(Target):
         if isinstance(args, (str, bytes)):
             raise TargetError(f"args of {_function_name(fn)} is the text {args!r}; write args=({args!r},).")
         if _legacy_function_resources and not (is_unspecified(memory) and is_unspecified(cpu)):
-            _warn_of_legacy_resources()
+            if _legacy_warning_due:
+                _warn_of_legacy_resources()
             memory = cpu = None
         Target.__init__(self, time, memory, cpu)
-        self.__fn = fn
-        self.__args = tuple(args)
-        self.__kwargs = dict(kwargs or {})
-        self.__pass_target = pass_target
+        self._jobtree_fn = fn
+        self._jobtree_args = tuple(args)
+        self._jobtree_kwargs = dict(kwargs or {})
+        self._jobtree_pass_target = pass_target
 
     def run(self) -> Any:
         """Call the function."""
-        first = (self,) if self.__pass_target else ()
-        return self.__fn(*first, *self.__args, **self.__kwargs)
+        first = (self,) if self._jobtree_pass_target else ()
+        return self._jobtree_fn(*first, *self._jobtree_args, **self._jobtree_kwargs)
 
 
 class CommandTarget(Target):
@@ -253,19 +329,20 @@ class CommandTarget(Target):
     def __init__(
         self, command: str, time: Optional[float] = None, memory: Memory = None, cpu: Optional[float] = None
     ) -> None:
-        if not str(command).strip():
-            raise TargetError(f"a command line is expected and {command!r} was given.")
+        given: object = command  # None, a list and a Path happen, whatever the annotation says
+        if not isinstance(given, str) or not given.strip():
+            raise TargetError(f"a command line, as text, is expected and {given!r} was given.")
         Target.__init__(self, time, memory, cpu)
-        self.__command = str(command)
+        self._jobtree_command = command
 
     def run(self) -> None:
         """Run the command; TargetError with its exit status or signal if it does not end with 0."""
         import subprocess  # only commands need it, and it doubles the start-up time of a worker
 
-        status = subprocess.call(self.__command, shell=True)  # the one shell: the user asked for it
+        status = subprocess.call(self._jobtree_command, shell=True)  # the one shell: the user asked for it
         if status:
             how = f"exit status {status}" if status > 0 else f"signal {-status}"
-            raise TargetError(f"the command ended with {how}: {self.__command}")
+            raise TargetError(f"the command ended with {how}: {self._jobtree_command}")
 
 
 class Recorded:
@@ -275,17 +352,66 @@ class Recorded:
 
     def __init__(self, target: Target) -> None:
         state = target.__dict__
-        self.children: list[Target] = state["_Target__children"]
-        self.follow_on: Optional[Target] = state["_Target__follow_on"]
-        self.token: Optional[bytes] = state["_Target__token"]
-        self.time: Optional[float] = state["_Target__time"]
-        self.memory: Optional[int] = state["_Target__memory"]
-        self.cpu: Optional[float] = state["_Target__cpu"]
+        self.time: Optional[float]
+        self.memory: Optional[int]
+        self.cpu: Optional[float]
+        self.time, self.memory, self.cpu = state["_jobtree"]
+        self.token: Optional[bytes] = state.get("_jobtree_token")
+        left: Optional[_Left] = state.get("_jobtree_left")
+        self.children: list[Target] = left.children if left else state.get("_jobtree_children", [])
+        self.follow_on: Optional[Target] = left.follow_on if left else state.get("_jobtree_follow_on")
+
+
+class _Left:
+    """What a target has left when its run() is over. It is not stored where the target is an attribute of another one.
+
+    Children often hold their parent. Were its other children stored with it, in each of them, the cost of a target
+    with n children would grow with the square of n.
+    """
+
+    __slots__ = ("children", "follow_on")
+
+    def __init__(self, children: list[Target], follow_on: Optional[Target]) -> None:
+        self.children = children
+        self.follow_on = follow_on
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    """What is in a stored target in place of what it had left."""
 
 
 def set_surroundings(target: Target, surroundings: Optional[Surroundings]) -> None:
-    """Give a target the worker's services for the time of its run()."""
-    target.__dict__["_Target__surroundings"] = surroundings
+    """Give a target the worker's services for the time of its run(); None: the run is over.
+
+    From then on what it has recorded is its outcome and no longer a part of it: see ``_Left``.
+    """
+    state = target.__dict__
+    if surroundings is not None:
+        state["_jobtree_surroundings"] = surroundings
+        return
+    state.pop("_jobtree_surroundings", None)
+    state["_jobtree_left"] = _Left(state.pop("_jobtree_children", []), state.pop("_jobtree_follow_on", None))
+
+
+def _state_of(target: Target, method: str) -> dict[str, Any]:
+    """Where a target keeps what is ours. Raises TargetNotInitialised if the base class's __init__ was not called."""
+    state = target.__dict__
+    if "_jobtree" not in state:
+        raise TargetNotInitialised(_forgot(target, method))
+    return state
+
+
+def _surroundings_of(target: Target, method: str) -> Surroundings:
+    around: Optional[Surroundings] = _state_of(target, method).get("_jobtree_surroundings")
+    if around is None:
+        raise NotRunning(f"{describe(target)}.{method}() works only while its run() is running, in a worker.")
+    return around
+
+
+# -- names and messages ----------------------------------------------------------------------------------------
 
 
 def check_target(target: object, method: str) -> None:
@@ -297,17 +423,16 @@ def check_target(target: object, method: str) -> None:
         elif callable(target):
             hint = " For a function there are addChildFn, setFollowOnFn and makeTargetFn."
         raise TargetError(f"{method}() takes an instance of Target and was given {target!r}.{hint}")
-    if "_Target__children" not in target.__dict__:
-        raise TargetNotInitialised(_forgot(target, method))
+    _state_of(target, method)
 
 
 def class_name(target: Target) -> str:
     """The name under which a target is counted: its class, its function, or its command's first word."""
     state = target.__dict__
-    if "_FunctionTarget__fn" in state:
-        return _function_name(state["_FunctionTarget__fn"])
-    if "_CommandTarget__command" in state:
-        command: str = state["_CommandTarget__command"]
+    if "_jobtree_fn" in state:
+        return _function_name(state["_jobtree_fn"])
+    if "_jobtree_command" in state:
+        command: str = state["_jobtree_command"]
         return "command " + os.path.basename(command.split()[0])
     cls = type(target)
     return f"{cls.__module__}.{cls.__qualname__}"
@@ -321,11 +446,14 @@ def describe(target: Target) -> str:
 
 def use_legacy_function_resources() -> None:
     """Ignore memory= and cpu= of the function forms, as the original did (see jobTree.py)."""
-    global _legacy_function_resources
-    _legacy_function_resources = True
+    global _legacy_function_resources, _legacy_warning_due
+    _legacy_function_resources = _legacy_warning_due = True
 
 
 def _warn_of_legacy_resources() -> None:
+    """Say it once: a pipeline adds thousands of functions, each from another line perhaps."""
+    global _legacy_warning_due
+    _legacy_warning_due = False
     warnings.warn(
         "memory= and cpu= of the function forms (addChildTargetFn, makeTargetFn ...) are ignored, as the original "
         "jobTree did, because this script imports it by its old name; import from jobtree to have them honoured",

@@ -39,8 +39,7 @@ def make_local(run: str, bundle: int, n: int) -> str:
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 raise StorageError(f"{base} is not a directory of ours; somebody planted it there.") from None
         path = os.path.join(base, str(n))
-        if os.path.lexists(path):
-            files.remove_tree(path)
+        files.remove_tree(path)
         os.mkdir(path, 0o700)
         return path
     except OSError as error:
@@ -49,14 +48,17 @@ def make_local(run: str, bundle: int, n: int) -> str:
 
 def remove_local(run: str, bundle: int) -> Optional[str]:
     """Remove a bundle's local temporary directories; says in words what is left over."""
-    base = local_base(run, bundle)
-    return files.remove_tree(base) if os.path.lexists(base) else None
+    return files.remove_tree(local_base(run, bundle))
 
 
 def sweep_local(run: str) -> None:
     """Remove all local temporary directories of a run on this machine; none of its workers may be alive here."""
     for path in glob.glob(os.path.join(glob.escape(local_root()), f"jobtree-{run}-*")):
-        if not os.path.islink(path) and os.lstat(path).st_uid == os.getuid():
+        try:
+            ours = os.lstat(path).st_uid == os.getuid() and not os.path.islink(path)
+        except FileNotFoundError:
+            continue  # its worker's supervisor was faster
+        if ours:
             files.remove_tree(path)
 
 
@@ -75,7 +77,7 @@ def make_global(path: str) -> str:
 
 def remove_global(path: str, top: str) -> Optional[str]:
     """Remove a chain's global temporary directory, and those above it, below ``top``, that are empty then."""
-    left = files.remove_tree(path) if os.path.lexists(path) else None
+    left = files.remove_tree(path)
     above = os.path.dirname(path)
     while above != top:
         try:

@@ -75,6 +75,11 @@ def read_config(paths: TreePaths) -> Config | None:
             f"{paths.root} was made by jobtree {stored.get('version')} in format {stored['format']}; this is jobtree "
             f"{VERSION}, which reads format {FORMAT}. Continue it with that version, or start anew elsewhere."
         )
+    missing = [name for name in Config._fields if name not in stored]
+    if missing:
+        raise NotAJobTree(
+            f"{paths.config} lacks {', '.join(missing)}, so it is not of a job tree. Give another --jobTree."
+        )
     return Config(**{name: stored[name] for name in Config._fields})
 
 

@@ -209,7 +209,7 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told) -> I
             worlds[0].master = self
 
     monkeypatch.setattr(run, "Master", Watched)
-    monkeypatch.setattr(run, "_batch_system", lambda *_: worlds[0].new_batch_system())
+    monkeypatch.setattr(run, "_batch_system", lambda *_, **__: worlds[0].new_batch_system())
     monkeypatch.setattr(Remover, "add", remove_at_once)
     monkeypatch.setattr(processtree, "kill_strays", lambda _: None)
     yield make

@@ -66,6 +66,17 @@ class DropsByGetstate(Target):
         return {"path": self.path}
 
 
+class Rebuilds(Target):
+    """Is made anew from its arguments."""
+
+    def __init__(self, path: str) -> None:
+        Target.__init__(self, memory=5)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rebuilds, (self.path,)
+
+
 class Keeps(Target):
     """Stores everything but one attribute."""
 

@@ -62,6 +62,15 @@ def test_worker_has_what_was_recorded_what_is_its_machines_and_the_mark_of_the_r
     }  # fmt: skip
 
 
+def test_worker_that_a_scheduler_started_keeps_what_is_said_of_its_own_job() -> None:
+    own = {"SLURM_JOB_ID": "8", "CUDA_VISIBLE_DEVICES": "3", "TMPDIR": "/local", "PATH": "/other"}
+
+    assert environment.for_worker({"PATH": "/bin"}, own, "abc", own_job=True) == {
+        **own, "PATH": "/bin", "JOBTREE_RUN": "abc",
+    }  # fmt: skip
+    assert environment.for_worker({"SLURM_JOB_ID": "7"}, own, "abc", own_job=True)["SLURM_JOB_ID"] == "7"
+
+
 @pytest.mark.parametrize(("cpu", "threads"), [(0.0, "1"), (0.5, "1"), (1.0, "1"), (2.7, "2"), (64.0, "64")])
 def test_threads_of_numerical_libraries_follow_the_cores(cpu: float, threads: str) -> None:
     found = environment.thread_variables({"MKL_NUM_THREADS": "7"}, cpu)

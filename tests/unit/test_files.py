@@ -14,6 +14,9 @@ import pytest
 
 from jobtree import files
 from jobtree.errors import StorageError
+from tests.unit.test_files_removal import as_nobody, open_to_all
+
+__all__ = ["open_to_all"]
 
 # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -292,6 +295,20 @@ def test_links_and_pipes_are_not_opened(tree: Path, tmp_path: Path, synced: list
     assert sorted(synced) == ["below", "one", "top", "two"]
 
 
+def test_unreadable_file_is_synced_and_stays_unreadable(open_to_all: Path) -> None:
+    def action() -> None:
+        (open_to_all / "file").write_text("x")
+        (open_to_all / "closed").mkdir()
+        os.chmod(open_to_all / "file", 0)
+        os.chmod(open_to_all / "closed", 0)
+        known: dict[str, tuple[int, ...]] = {}
+        files.sync_tree(str(open_to_all), known)
+        assert list(known) == [str(open_to_all / "file")]
+        assert stat.S_IMODE((open_to_all / "file").stat().st_mode) == 0
+
+    assert as_nobody(action) is None
+
+
 def test_directories_that_are_not_there_need_not_be_durable(tmp_path: Path, synced: list[str]) -> None:
     files.make_durable([str(tmp_path / "gone")])
 
@@ -344,7 +361,8 @@ def test_type_of_what_is_not_there_is_unknown() -> None:
     ("kind", "network"),
     [("ext4", False), ("xfs", False), ("btrfs", False), ("tmpfs", False), ("overlay", False), ("zfs", False),
      ("nfs4", True), ("lustre", True), ("cifs", True), ("fuse.sshfs", True), ("fuseblk", True), ("9p", True),
-     ("wekafs", True), ("panfs", True), ("never heard of", True)],
+     ("wekafs", True), ("panfs", True), ("never heard of", True),
+     ("", True)],
 )  # fmt: skip
 def test_only_what_is_known_to_be_local_is_local(
     kind: str, network: bool, monkeypatch: pytest.MonkeyPatch

@@ -130,6 +130,16 @@ def test_directory_file_or_nothing_at_all_goes(tmp_path: Path, make: Callable[[s
     assert not os.path.lexists(path)
 
 
+def test_deep_tree_goes(tmp_path: Path) -> None:
+    deep = tmp_path / "t"
+    for _ in range(200):
+        deep /= "d"
+    deep.mkdir(parents=True)
+
+    assert files.remove_tree(str(tmp_path / "t") + "/") is None
+    assert not (tmp_path / "t").exists()
+
+
 def test_links_go_and_what_they_lead_to_stays(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -123,6 +123,12 @@ def _lower_soft_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
 
 
+def _block_and_send() -> None:
+    """Unblocked, it would end the worker."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
 ROOT = logging.getLogger()
 CHANGES: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
     "directory": (lambda: os.chdir("/"), os.getcwd),
@@ -143,6 +149,16 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
         lambda: signal.setitimer(signal.ITIMER_PROF, 1000),
         lambda: signal.getitimer(signal.ITIMER_PROF),
     ),
+    "timer of the user's CPU time": (
+        lambda: signal.setitimer(signal.ITIMER_VIRTUAL, 1000),
+        lambda: signal.getitimer(signal.ITIMER_VIRTUAL),
+    ),
+    "signal mask": (
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1]),
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    ),
+    "signal that was blocked": (_block_and_send, lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+    "recursion limit": (lambda: sys.setrecursionlimit(5000), sys.getrecursionlimit),
     "soft limit": (_lower_soft_limit, lambda: resource.getrlimit(resource.RLIMIT_NOFILE)),
     "search path changed": (lambda: sys.path.insert(0, "/other"), lambda: list(sys.path)),
     "search path replaced": (_replace_path, lambda: list(sys.path)),
@@ -170,6 +186,14 @@ def test_umask_is_put_back(tmp_path: Path) -> None:
         assert os.umask(0) == before
 
     in_worker(tmp_path, action)
+
+
+def test_cores_are_put_back(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("there is one core")
+
+    is_put_back(tmp_path, lambda: os.sched_setaffinity(0, {min(cores)}), lambda: os.sched_getaffinity(0))
 
 
 def test_target_that_removed_its_working_directory_is_followed_by_one_that_has_it(tmp_path: Path) -> None:

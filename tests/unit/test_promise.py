@@ -77,6 +77,9 @@ OPERATORS = [
     "le",
     "gt",
     "ge",
+    "xor",
+    "lshift",
+    "rshift",
 ]
 EARLY_USES: dict[str, Callable[[Any], Any]] = {
     "iteration": list,
@@ -104,6 +107,9 @@ EARLY_USES: dict[str, Callable[[Any], Any]] = {
     "with": enter,
     "in place": add_in_place,
     "negative": operator.neg,
+    "positive": operator.pos,
+    "inverted": operator.invert,
+    "deleting an item": lambda p: operator.delitem(p, 0),
     "abs": abs,
     "round": round,
     "floor": math.floor,
@@ -132,6 +138,8 @@ def test_promise_can_be_shown_and_put_into_sets() -> None:
     assert repr(promise) == "<promise of Plain, not kept yet>"
     assert {promise: 1}[promise] == 1
     assert promise in [promise]
+    assert len({promise, Plain().rv()}) == 2
+    assert len(pickle.loads(pickle.dumps([promise, {promise}, {promise: promise}]))) == 3
     assert isinstance(promise, Promise)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.unit.targets_in_a_module import (
     Keeps,
     Outer,
     Plain,
+    Rebuilds,
     Slotted,
     WithoutInit,
     add,
@@ -77,6 +79,7 @@ TARGETS: dict[str, Target] = {
     "keeps all but one": Keeps("path"),
     "stores only its own": Drops("path"),
     "stores only its own, no __setstate__": DropsByGetstate("path"),
+    "made anew from its arguments": Rebuilds("path"),
     "function": function_target(add, 1),
     "built-in": function_target(len, "abc"),
     "bound method": function_target(Box(x=1).method),
@@ -104,13 +107,54 @@ def test_stored_target_keeps_its_promise(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["keeps all but one", "stores only its own", "stores only its own, no __setstate__"]
+    "name",
+    [
+        "keeps all but one",
+        "stores only its own",
+        "stores only its own, no __setstate__",
+        "made anew from its arguments",
+    ],
 )
 def test_stored_target_keeps_what_it_asked_for(name: str) -> None:
     target = through(TARGETS[name])
 
     assert target.path == "path"
     assert target.getMemory() == 5
+
+
+@pytest.mark.parametrize("cls", [Drops, DropsByGetstate, Keeps, Rebuilds])
+def test_target_that_stores_itself_may_have_children_that_hold_it(cls: Any) -> None:
+    target = cls("path")
+    target.addChildTarget(Plain(target))
+
+    (child,) = Recorded(through(target)).children
+
+    assert child.values[0].path == "path"  # type: ignore[attr-defined]
+    assert Recorded(child.values[0]).children[0] is child  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through])
+@pytest.mark.parametrize("cls", [Drops, DropsByGetstate, Rebuilds])
+def test_copy_of_a_target_that_stores_itself_is_a_target(cls: Any, duplicate: Any) -> None:
+    found = duplicate(through(cls("path")))
+
+    assert found.path == "path"
+    assert found.getMemory() == 5
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="dataclasses have no slots")
+def test_dataclass_with_slots_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_module(
+        "a_script",
+        "from dataclasses import dataclass\nfrom jobtree.target import Target\n"
+        "@dataclass(slots=True, frozen=True)\nclass Record(Target):\n"
+        "    path: str\n    def __post_init__(self):\n        Target.__init__(self, memory=5)\n",
+        monkeypatch,
+    )
+
+    found = through(made.Record("x"))
+
+    assert (found.path, found.getMemory()) == ("x", 5)
 
 
 def test_slots_and_attributes_both_come_back() -> None:
@@ -211,6 +255,14 @@ class Root(Target):
 def function(target, *values):
     return "the function"
 
+class Nothing:
+    def __reduce__(self):
+        return "NOTHING"
+NOTHING = Nothing()
+
+def is_nothing(value):
+    return "the sentinel" if value is NOTHING else "a copy"
+
 @functools.lru_cache(maxsize=None)
 def cached(target):
     return "the cached function"
@@ -221,6 +273,7 @@ if __name__ == "__main__":
         "function": Target.makeTargetFn(function, (Root(),)),
         "lambda": Target.makeTargetFn(lambda target: function(target)),
         "cached": Target.makeTargetFn(cached),
+        "sentinel": Target.makeTargetFn(lambda target, value: is_nothing(value), (NOTHING,)),
     }
     sys.stdout.buffer.write(serialization.pack(roots[sys.argv[1]], "the_script").payload)
 """
@@ -239,6 +292,7 @@ print(serialization.unpack(sys.stdin.buffer.read(), {}).run())
         ("function", "the mended function"),
         ("lambda", "the mended function"),
         ("cached", "the mended cached function"),
+        ("sentinel", "the mended sentinel"),
     ],
 )
 def test_names_of_the_script_are_stored_as_those_of_a_module(tmp_path: Path, what: str, answer: str) -> None:

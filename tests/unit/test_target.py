@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Iterator
@@ -265,6 +266,21 @@ def test_what_is_given_while_it_runs_replaces_what_was_asked_for() -> None:
     assert (target.getMemory(), target.getCpu()) == (5, 1.0)
 
 
+def test_what_a_target_has_left_is_its_outcome_and_no_longer_a_part_of_it() -> None:
+    parent = Plain()
+    set_surroundings(parent, Surroundings())
+    children = [parent.addChildTarget(Plain(parent, n)) for n in range(3)]
+    following = parent.setFollowOnTarget(parent)
+    set_surroundings(parent, None)
+
+    assert Recorded(parent).children == children
+    assert Recorded(parent).follow_on is following
+    stored = pickle.loads(pickle.dumps(children[0], 5)).values[0]
+    assert (Recorded(stored).children, Recorded(stored).follow_on) == ([], None)
+    assert stored.getFollowOn() is None
+    assert len(pickle.dumps(children[0], 5)) == len(pickle.dumps(children[-1], 5))
+
+
 @pytest.mark.parametrize("method", ["getLocalTempDir", "getGlobalTempDir", "logToMaster"])
 def test_services_of_the_worker_are_refused_outside_run(method: str) -> None:
     arguments = ["x"] if method == "logToMaster" else []
@@ -310,8 +326,8 @@ def test_result_in_place_of_the_function_is_refused() -> None:
         Plain().addChildFn(add(1))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("nothing", ["", " \n "])
-def test_command_that_is_empty_is_refused(nothing: str) -> None:
+@pytest.mark.parametrize("nothing", ["", " \n ", None, ["ls", "-l"], b"ls"])
+def test_command_that_is_empty_or_no_text_is_refused(nothing: Any) -> None:
     with pytest.raises(TargetError, match="command line"):
         Plain().addChildCommand(nothing)
 
@@ -339,6 +355,9 @@ def test_scripts_of_the_original_have_memory_and_cpu_of_functions_ignored() -> N
         target = Plain().addChildTargetFn(give_target, memory=5, cpu=3)
 
     assert (target.getMemory(), target.getCpu()) == (None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Plain().addChildFn(add, memory=5).getMemory() is None  # said once is enough
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Plain().addChildTargetFn(give_target, memory=sys.maxsize, time=3)
