@@ -17,18 +17,24 @@ GROWTH = 10
 MOST = 10_000
 """However short targets are, a bundle of more gains nothing and is slow to take back."""
 
-_WEIGHT = 0.05
-"""What one bundle's mean counts in the running mean, at least: half of it is forgotten after 14 bundles."""
+_REMEMBERED = 0.9
+"""What is left of earlier measurements after one more bundle: the mean follows the last ten or so, each by the number
+of targets that it held, so that the slow first bundles of one target do not weigh on it."""
 
 
 class _Class:
-    __slots__ = ("bundles", "in_flight", "largest", "mean")
+    __slots__ = ("in_flight", "largest", "seconds", "targets")
 
     def __init__(self) -> None:
-        self.mean = 0.0
-        self.bundles = 0
+        self.seconds = 0.0
+        self.targets = 0.0
         self.largest = 0
         self.in_flight = 0
+
+    @property
+    def mean(self) -> float:
+        """Seconds a target takes; 0 if none was measured."""
+        return self.seconds / self.targets if self.targets else 0.0
 
 
 class Bundler:
@@ -53,11 +59,12 @@ class Bundler:
         waiting: READY jobs of the shape; slots: how many bundles can run at once.
         """
         known = self._classes.get(name)
-        if known is None or not known.bundles:
+        if known is None or not known.targets:
             return 1 if known is None or known.in_flight < slots else 0
         if self._isolate:
             return 1
-        by_time = min(self._goal / known.mean, MOST) if known.mean > 0 else MOST
+        mean = known.mean
+        by_time = min(self._goal / mean, MOST) if mean > 0 else MOST
         fair = -(-waiting // (2 * slots))
         return max(1, min(int(by_time), known.largest * GROWTH, fair, MOST))
 
@@ -83,14 +90,12 @@ class Bundler:
         known.in_flight = max(0, known.in_flight - 1)
         if targets <= 0:
             return
-        mean = seconds / targets
-        weight = max(_WEIGHT, 1.0 / (known.bundles + 1))
-        known.mean += weight * (mean - known.mean)
-        known.bundles += 1
+        known.seconds = known.seconds * _REMEMBERED + seconds
+        known.targets = known.targets * _REMEMBERED + targets
         known.largest = max(known.largest, targets)
 
     def learn(self, name: str, targets: int, mean: float) -> None:
         """What an earlier run has measured of a class."""
         if targets > 0:
             known = self._classes.setdefault(name, _Class())
-            known.mean, known.bundles, known.largest = mean, 1, min(targets, MOST)
+            known.seconds, known.targets, known.largest = mean, 1.0, min(targets, MOST)

@@ -43,6 +43,9 @@ importing = False
 """True while a launcher or worker imports the user's code: a script that starts a run then lacks the guard."""
 
 
+_script: Optional[MainModule] = None  # the script of the run, in a launcher or worker
+
+
 class MainModule(NamedTuple):
     """How to import the user's script. name: under which it is imported in workers; path: its file."""
 
@@ -58,6 +61,7 @@ class Environment(NamedTuple):
     path: list[str]
     main: Optional[MainModule]
     preload: list[str]
+    deny: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to environment.json."""
@@ -73,6 +77,7 @@ class Environment(NamedTuple):
             list(stored["path"]),
             main,
             list(stored["preload"]),
+            list(stored["deny"]),
         )
 
 
@@ -83,7 +88,7 @@ def of_this_process(allow: Sequence[str] = (), deny: Sequence[str] = ()) -> Envi
     """
     directory = os.getcwd()
     path = [os.path.abspath(entry) if entry else directory for entry in sys.path]
-    return Environment(variables(os.environ, allow, deny), directory, path, main_module(), [])
+    return Environment(variables(os.environ, allow, deny), directory, path, main_module(), [], list(deny))
 
 
 def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str]) -> dict[str, str]:
@@ -99,15 +104,20 @@ def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str
 
 
 def for_worker(
-    recorded: Mapping[str, str], own: Mapping[str, str], run: str, own_job: bool = False
+    recorded: Mapping[str, str],
+    own: Mapping[str, str],
+    run: str,
+    own_job: bool = False,
+    deny: Sequence[str] = (),
 ) -> dict[str, str]:
     """The variables of a worker: the recorded ones, those of its own machine, and the mark of the run.
 
+    deny: patterns of names that it must not see, wherever they come from.
     own_job: a scheduler has started the worker in a job of its own (so that ``own`` does not speak of the master's).
     Then what it says of that job, the devices and cores that may be used, is the worker's too.
     """
     kept = [*OF_THE_MACHINE, *OF_THE_JOB] if own_job else OF_THE_MACHINE
-    result = {name: value for name, value in own.items() if _matches(name, kept)}
+    result = {name: value for name, value in own.items() if _matches(name, kept) and not _matches(name, deny)}
     result.update(recorded)
     result["JOBTREE_RUN"] = run
     return result
@@ -155,6 +165,29 @@ def _is_importable_as(name: str, path: str) -> bool:
         and spec.origin is not None
         and os.path.realpath(spec.origin) == os.path.realpath(path)
     )
+
+
+def take_over(recorded: Environment) -> None:
+    """Make this process look as the start of the run did: sys.path, sys.argv. (Variables came with the exec.)"""
+    global _script
+    _script = recorded.main
+    sys.path[:] = recorded.path
+    sys.argv[:] = [recorded.main.path if recorded.main else ""]
+
+
+def import_module(name: str) -> types.ModuleType:
+    """Import one of the user's modules where targets run. Raises CannotImport, or whatever the module raises.
+
+    A script that starts a run while it is imported is told so, also when this is not the first attempt.
+    """
+    global importing
+    before, importing = importing, True
+    try:
+        if _script is not None and name == _script.name:
+            return import_main(_script)
+        return importlib.import_module(name)
+    finally:
+        importing = before
 
 
 def import_main(main: MainModule) -> types.ModuleType:

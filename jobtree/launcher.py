@@ -30,7 +30,6 @@ from typing import Any, Optional
 
 from jobtree import environment, files, frames, processtree, tempdirs, worker
 from jobtree.environment import Environment
-from jobtree.errors import CannotImport
 from jobtree.paths import TreePaths
 
 START = "start"
@@ -66,27 +65,21 @@ def main(arguments: list[str]) -> None:
 
 
 def _take_over(root: str) -> Environment:
-    """Make this process look as the start of the run did: sys.path, sys.argv. (Variables came with the exec.)"""
     recorded = Environment.from_json(files.read_json(TreePaths(root).environment))
-    sys.path[:] = recorded.path
-    sys.argv[:] = [recorded.main.path if recorded.main else ""]
+    environment.take_over(recorded)
     return recorded
 
 
 def _import_all(recorded: Environment) -> None:
     """Import the user's code. A failure is told later, by the target that needs it."""
-    environment.importing = True
-    try:
-        if recorded.main is not None and recorded.main.name in recorded.preload:
-            environment.import_main(recorded.main)
-        for name in recorded.preload:
-            __import__(name)
-    except CannotImport:
-        pass
-    except Exception:  # the user's modules may raise anything; whoever needs them will say what it was
-        pass
-    finally:
-        environment.importing = False
+    for name in recorded.preload:
+        try:
+            environment.import_module(name)
+        except (
+            Exception,
+            SystemExit,
+        ):  # the user's modules may raise anything; whoever needs them says what it was
+            continue
 
 
 def _work(root: str, bundle: int, directory: str, parent: int) -> int:

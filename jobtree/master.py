@@ -333,11 +333,18 @@ class Master:
         bundle.expected = sum(self._bundler.expected(known.name, job.time) for job, _ in rows)
         self.tree.issued(number, [job for job, _ in rows])
         header = self._header(number, len(rows), memory, cpu)
-        values = self._store.values_of_job
+        values = self._store.values_of_jobs([job.id for job, _ in rows])
         default = self._settings.default_memory
         jobs = [
             BundleJob(
-                job.id, job.attempt, job.step, job.memory or default, cpu, job.time, payload, values(job.id)
+                job.id,
+                job.attempt,
+                job.step,
+                job.memory or default,
+                cpu,
+                job.time,
+                payload,
+                values.get(job.id, {}),
             )
             for job, payload in rows
         ]

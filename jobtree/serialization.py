@@ -14,7 +14,6 @@ to cloudpickle. A refusal of both names the attribute that cannot be stored.
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
 import sys
@@ -22,7 +21,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from jobtree import promise
+from jobtree import environment, promise
 from jobtree.errors import CannotImport, CannotPickle, ScriptChanged
 from jobtree.frames import Packed
 from jobtree.target import Recorded, Target, class_name, describe
@@ -247,7 +246,9 @@ def _attribute(obj: Any, name: str, *default: Any) -> Any:
 
 def _find(module: str, name: str) -> Any:
     try:
-        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        found: Any = sys.modules.get(module) or environment.import_module(module)
+    except CannotImport:
+        raise
     except (Exception, SystemExit) as error:  # the user's module may raise anything while it is imported
         raise _cannot_import(module, error) from error
     for part in name.split("."):

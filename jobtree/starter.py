@@ -135,7 +135,9 @@ class LauncherStarter:
                     self._run,
                     self._mode,
                 ),
-                env=environment.for_worker(self._recorded.variables, os.environ, self._run),
+                env=environment.for_worker(
+                    self._recorded.variables, os.environ, self._run, deny=self._recorded.deny
+                ),
                 cwd=self._recorded.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -399,10 +399,10 @@ class Store:
         dropped, self._dropped = self._dropped, []
         return dropped
 
-    def values_of_job(self, job: int) -> dict[bytes, Any]:
-        """The kept values that a job's target can ask for: bytes, or the name of a file."""
+    def values_of_jobs(self, jobs: Sequence[int]) -> dict[int, dict[bytes, Any]]:
+        """The kept values that these jobs' targets can ask for: bytes, or a file's name. Jobs without are left out."""
         with _Translated(self.path):
-            return self.values.of_job(job)
+            return self.values.of_jobs(jobs)
 
     def keep_result(self, token: bytes) -> None:
         """The run's result is the value of this token."""

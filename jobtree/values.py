@@ -26,6 +26,10 @@ RESULT = 0
 Holder = Union[int, bytes]
 
 
+_AT_ONCE = 500
+"""How many jobs are asked for in one statement."""
+
+
 class Returned(NamedTuple):
     """A promised value that a target returned: its bytes or the file they are in, and the promises in it."""
 
@@ -40,7 +44,8 @@ class Values:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._fresh: list[bytes] = []
+        self._unjudged = False
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS fresh (token BLOB)")
         # How many mentions there are beside the one of the run's result; with none, nothing needs to be looked up.
         self._mentions: int = connection.execute(
             "SELECT count(*) FROM mentions WHERE holder != ?", (RESULT,)
@@ -60,25 +65,39 @@ class Values:
         another, whichever came first, and a finished target may have been the last to mention what its own value
         passes on. A token is kept once: a second value is ignored.
         """
-        execute = self._connection.execute
+        if not returned:
+            return []
+        connection = self._connection
         files = []
-        fresh = self._fresh
         for value in returned:
-            known = execute("SELECT file FROM promised WHERE token = ?", (value.token,)).fetchone()
-            if known is not None:
-                if value.file is not None and value.file != known[0]:
+            if value.file is not None:
+                known = connection.execute(
+                    "SELECT file FROM promised WHERE token = ?", (value.token,)
+                ).fetchone()
+                if known is not None and known[0] != value.file:
                     files.append(value.file)
-                continue
-            execute("INSERT INTO promised VALUES (?, ?, ?)", (value.token, value.value, value.file))
-            self.mention(value.token, value.mentions)
-            fresh.append(value.token)
+        connection.executemany(
+            "INSERT OR IGNORE INTO promised VALUES (?, ?, ?)", [(v.token, v.value, v.file) for v in returned]
+        )
+        connection.executemany("INSERT INTO temp.fresh VALUES (?)", [(v.token,) for v in returned])
+        for value in returned:
+            if value.mentions:
+                self.mention(value.token, value.mentions)
+        self._unjudged = True
         return files
 
     def judge(self) -> list[str]:
         """Drop the values taken in since the last call that nobody mentions. Returns files to remove."""
+        if not self._unjudged:
+            return []
+        self._unjudged = False
+        execute = self._connection.execute
+        unwanted = execute(
+            "SELECT token FROM temp.fresh AS f WHERE NOT EXISTS (SELECT 1 FROM mentions AS m WHERE m.token = f.token)"
+        ).fetchall()
+        execute("DELETE FROM temp.fresh")
         files = []
-        fresh, self._fresh = self._fresh, []
-        for token in fresh:
+        for (token,) in unwanted:
             files.extend(self._drop_unless_mentioned(token))
         return files
 
@@ -97,7 +116,7 @@ class Values:
         files: list[str] = []
         if not self._mentions:
             return files
-        waiting = list(holders)
+        waiting = self._that_mention(holders)
         execute = self._connection.execute
         while waiting:
             holder = waiting.pop()
@@ -109,6 +128,29 @@ class Values:
             for token in tokens:
                 files.extend(self._drop_unless_mentioned(token, waiting))
         return files
+
+    def _that_mention(self, holders: Iterable[Holder]) -> list[Holder]:
+        """Those of the holders that mention anything: of a thousand finished jobs usually none, in one question."""
+        found: list[Holder] = []
+        jobs: list[int] = []
+        for holder in holders:
+            if isinstance(holder, int):
+                jobs.append(holder)
+            else:
+                found.append(holder)
+        for start in range(0, len(jobs), _AT_ONCE):
+            numbers = ",".join(map(str, jobs[start : start + _AT_ONCE]))
+            rows = self._connection.execute(
+                f"SELECT DISTINCT holder FROM mentions WHERE holder IN ({numbers})"
+            )
+            found.extend(row[0] for row in rows)
+        return found
+
+    def of_jobs(self, jobs: Sequence[int]) -> dict[int, dict[bytes, Any]]:
+        """``of_job`` of those jobs that have any."""
+        if not self._mentions:
+            return {}
+        return {job: self.of_job(job) for job in self._that_mention(jobs) if isinstance(job, int)}
 
     def _drop_unless_mentioned(self, token: bytes, holders: Optional[list[Holder]] = None) -> list[str]:
         """Drop a value that nobody mentions. What it mentions is released too: later, by way of holders, or now."""

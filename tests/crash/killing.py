@@ -71,7 +71,9 @@ def start(source: Path, output: Path, tree: Path, max_bytes: int, log: Path) -> 
     command = [sys.executable, str(SORT), "--fileToSort", str(source), "--output", str(output)]
     command += ["--N", str(max_bytes), "--jobTree", str(tree), "--maxThreads", "2", "--retryCount", "1"]
     with log.open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+        return subprocess.Popen(
+            command, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        )
 
 
 def token_of(tree: Path) -> Optional[str]:
@@ -155,7 +157,9 @@ def one_run(directory: Path, chance: random.Random, lines: int) -> int:
 
 def main() -> int:
     """Run it; exit status 1 at the first wrong end, with its seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--lines", type=int, default=60_000)
@@ -172,7 +176,9 @@ def main() -> int:
                 print(log.read_text(errors="replace")[-3000:])
                 return 1
         print(f"run {number + 1} of {options.runs}, seed {seed}: right; {kills} kills so far", flush=True)
-    print(f"{options.runs} runs, {kills} kills, seeds {options.seed} to {options.seed + options.runs - 1}: all right")
+    print(
+        f"{options.runs} runs, {kills} kills, seeds {options.seed} to {options.seed + options.runs - 1}: all right"
+    )
     return 0
 
 

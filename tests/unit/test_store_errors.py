@@ -111,7 +111,6 @@ def test_read_only_database_is_a_storage_error(world: Open) -> None:
 
     with pytest.raises(StorageError, match="readonly"):
         world.store.begin()
-        world.store.take_bundle_number()
 
 
 def test_full_disk_is_a_storage_error(world: Open) -> None:
@@ -143,7 +142,7 @@ USES: dict[str, Callable[[Store], object]] = {
     "note_failure": lambda store: store.note_failure(failure(ROOT)),
     "note_removals": lambda store: store.note_removals(["x"]),
     "strike_removals": lambda store: store.strike_removals([1]),
-    "kept values of a job": lambda store: store.values_of_job(ROOT),
+    "kept values of a job": lambda store: store.values_of_jobs([ROOT]),
 }
 
 
