@@ -14,7 +14,7 @@ demo:      # sort a large file in parallel, kill -9 the master half-way, start i
 	@$(IN_VENV) examples/demo.py
 
 test:      # every test
-	@$(IN_VENV) -m pytest $(ARGS)
+	@$(IN_VENV) -m pytest -m "" $(ARGS)
 
 lint:      # style, format, types, and which module may import which
 	@$(IN_VENV) -m ruff check --output-format concise .

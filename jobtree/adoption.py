@@ -16,11 +16,13 @@ from batchsystems.abstract import End
 from jobtree import blame, clock, frames
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
+from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
 from jobtree.frames import Failure, Frame, Measures, Packed
 from jobtree.paths import TreePaths, job_name
 from jobtree.report import describe_failure, message_from_job, one_line
-from jobtree.store import FailureRow, Store
-from jobtree.tree import Changes, Children, GoesOn, Job, Spec, State, Tree
+from jobtree.schema import FailureRow
+from jobtree.store import Store
+from jobtree.tree import Tree
 from jobtree.values import Returned
 
 log = logging.getLogger("jobtree")

@@ -17,7 +17,7 @@ from jobtree import files, frames
 from jobtree.blame import Judgement
 from jobtree.frames import BundleHeader, BundleJob, Frame
 from jobtree.paths import TreePaths, job_id
-from jobtree.store import ChildRow
+from jobtree.schema import ChildRow
 
 log = logging.getLogger("jobtree")
 

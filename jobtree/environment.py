@@ -61,7 +61,7 @@ class Environment(NamedTuple):
     path: list[str]
     main: Optional[MainModule]
     preload: list[str]
-    deny: Sequence[str] = ()
+    deny: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to environment.json."""
@@ -77,7 +77,7 @@ class Environment(NamedTuple):
             list(stored["path"]),
             main,
             list(stored["preload"]),
-            list(stored["deny"]),
+            tuple(stored["deny"]),
         )
 
 
@@ -88,7 +88,7 @@ def of_this_process(allow: Sequence[str] = (), deny: Sequence[str] = ()) -> Envi
     """
     directory = os.getcwd()
     path = [os.path.abspath(entry) if entry else directory for entry in sys.path]
-    return Environment(variables(os.environ, allow, deny), directory, path, main_module(), [], list(deny))
+    return Environment(variables(os.environ, allow, deny), directory, path, main_module(), [], tuple(deny))
 
 
 def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str]) -> dict[str, str]:

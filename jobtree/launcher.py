@@ -75,10 +75,7 @@ def _import_all(recorded: Environment) -> None:
     for name in recorded.preload:
         try:
             environment.import_module(name)
-        except (
-            Exception,
-            SystemExit,
-        ):  # the user's modules may raise anything; whoever needs them says what it was
+        except (Exception, SystemExit):  # whoever needs the module will say what it raised
             continue
 
 

@@ -34,14 +34,16 @@ from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.bundling import Bundler
 from jobtree.environment import Environment
+from jobtree.events import Job, State
 from jobtree.frames import BundleHeader, BundleJob, Failure
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.removals import Remover
 from jobtree.report import describe_failure
 from jobtree.requests import Requests
-from jobtree.store import BundleRow, FailureRow, Store
-from jobtree.tree import Job, State, Tree
+from jobtree.schema import BundleRow, FailureRow
+from jobtree.store import Store
+from jobtree.tree import Tree
 
 log = logging.getLogger("jobtree")
 

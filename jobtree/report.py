@@ -17,7 +17,7 @@ from typing import Optional
 from jobtree import clock
 from jobtree.errors import JobTreeError, RunStopped
 from jobtree.paths import job_name
-from jobtree.store import FailureRow
+from jobtree.schema import FailureRow
 
 log = logging.getLogger("jobtree")
 

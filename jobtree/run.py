@@ -18,14 +18,16 @@ from batchsystems.single_machine import SingleMachine
 from jobtree import environment, files, launcher, lock, processtree, report, serialization, treedir
 from jobtree.environment import Environment
 from jobtree.errors import JobTreeError, RunStopped, UsageError
+from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
 from jobtree.master import Master
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
+from jobtree.schema import ChildRow
 from jobtree.starter import LauncherStarter
-from jobtree.store import ChildRow, Store
+from jobtree.store import Store
 from jobtree.target import Recorded, Target
-from jobtree.tree import ROOT_PARENT, Job, State, Tree
+from jobtree.tree import Tree
 
 log = logging.getLogger("jobtree")
 

@@ -26,10 +26,10 @@ from typing import Any, Optional
 
 from jobtree import files, lock, treedir
 from jobtree.errors import AnotherMaster, JobTreeError, NotAJobTree, StorageError, UsageError
+from jobtree.events import State
 from jobtree.frames import Failure
 from jobtree.paths import TreePaths
-from jobtree.store import FailureRow
-from jobtree.tree import State
+from jobtree.schema import FailureRow
 from jobtree.treedir import Config
 
 RUNNING = "running"

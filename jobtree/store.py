@@ -25,48 +25,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from jobtree.errors import BrokenInvariant, StorageError
-from jobtree.frames import Failure, Measures
-from jobtree.tree import Changes, Job, State
+from jobtree.events import Changes, Job, State
+from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, ShapeStats, memory_step
 from jobtree.values import RESULT, Returned, Values
-from jobtree.values import SCHEMA as VALUES_SCHEMA
-
-SCHEMA = (
-    """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE shapes (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, memory INTEGER NOT NULL, cpu REAL NOT NULL,
-    ready INTEGER NOT NULL DEFAULT 0, issued INTEGER NOT NULL DEFAULT 0, blocked INTEGER NOT NULL DEFAULT 0,
-    failed INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
-    succeeded INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-    wall REAL NOT NULL DEFAULT 0, cpu_time REAL NOT NULL DEFAULT 0,
-    wall_min REAL, wall_max REAL NOT NULL DEFAULT 0, memory_max INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (name, memory, cpu)
-);
-CREATE TABLE jobs (
-    id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, state INTEGER NOT NULL, shape INTEGER NOT NULL,
-    step INTEGER NOT NULL, attempt INTEGER NOT NULL, tries INTEGER NOT NULL, losses INTEGER NOT NULL,
-    pending INTEGER NOT NULL, has_next INTEGER NOT NULL, bundle INTEGER NOT NULL, alone INTEGER NOT NULL,
-    has_global INTEGER NOT NULL, memory INTEGER NOT NULL, time REAL NOT NULL, payload BLOB
-);
-CREATE INDEX ready ON jobs (shape, id) WHERE state = 0;
-CREATE INDEX held ON jobs (state, id) WHERE state > 0;
-CREATE TABLE bundles (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, shape INTEGER NOT NULL,
-    size INTEGER NOT NULL, offset INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, host TEXT
-);
-CREATE TABLE failures (
-    job INTEGER PRIMARY KEY, attempt INTEGER NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL,
-    traceback TEXT NOT NULL, output TEXT NOT NULL, log TEXT, log_start INTEGER, log_end INTEGER,
-    host TEXT, bundle TEXT, moment REAL NOT NULL
-);
-CREATE INDEX failed_in ON failures (bundle);
-CREATE TABLE removals (id INTEGER PRIMARY KEY, path TEXT NOT NULL);
-"""
-    + VALUES_SCHEMA
-)
 
 _COUNTS = "ready = ?, issued = ?, blocked = ?, failed = ?, done = ?"
 _JOB = (
@@ -78,88 +42,6 @@ _ROW = (
     "bundle = ?, alone = ?, has_global = ?, memory = ?, time = ?"
 )
 _INSERT = "INSERT INTO jobs VALUES (?, ?, 0, ?, 0, 0, 0, 0, 0, 1, 0, 0, 0, ?, ?, ?)"
-
-
-class ChildRow(NamedTuple):
-    """A new READY job: its number, shape, request in bytes, time in seconds, pickle, promises in the pickle."""
-
-    id: int
-    shape: int
-    memory: int
-    time: float
-    payload: bytes
-    mentions: Sequence[bytes]
-
-
-class BundleRow(NamedTuple):
-    """A bundle that is not over: its number, its name in the batch system, how far its outcome file was adopted."""
-
-    id: int
-    name: str
-    backend: str
-    shape: int
-    size: int
-    offset: int
-    created: float
-    host: Optional[str]
-
-
-class FailureRow(NamedTuple):
-    """The last failure of a job, with what a person needs to find out why."""
-
-    job: int
-    attempt: int
-    name: str
-    failure: Failure
-    log: Optional[str]
-    host: Optional[str]
-    bundle: Optional[str]
-    moment: float
-
-
-class Shape(NamedTuple):
-    """What may share a worker. memory and cpu are 0 where the target did not say."""
-
-    id: int
-    name: str
-    memory: int
-    cpu: float
-
-
-class ShapeStats:
-    """What the targets of one shape have used so far."""
-
-    __slots__ = ("succeeded", "failures", "wall", "cpu_time", "wall_min", "wall_max", "memory_max")
-
-    def __init__(self, *row: Any) -> None:
-        self.succeeded: int = row[0]
-        self.failures: int = row[1]
-        self.wall: float = row[2]
-        self.cpu_time: float = row[3]
-        self.wall_min: Optional[float] = row[4]
-        self.wall_max: float = row[5]
-        self.memory_max: int = row[6]
-
-    def add(self, measures: Measures) -> None:
-        """One more target has succeeded."""
-        wall = measures.wall
-        self.succeeded += 1
-        self.wall += wall
-        self.cpu_time += measures.cpu
-        if self.wall_min is None or wall < self.wall_min:
-            self.wall_min = wall
-        if wall > self.wall_max:
-            self.wall_max = wall
-        if measures.memory > self.memory_max:
-            self.memory_max = measures.memory
-
-
-def memory_step(memory: int) -> int:
-    """A request rounded up to four significant bits: the memory of its shape."""
-    if memory <= 0:
-        return 0
-    shift = max(0, memory.bit_length() - 4)
-    return -(-memory >> shift) << shift if shift else memory
 
 
 class Store:
@@ -472,8 +354,8 @@ class Store:
             self._connection.execute(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (row.job, row.attempt, _storable(row.name), f.kind, _storable(f.message), _storable(f.traceback),
-                 _storable(f.output), row.log and _storable(row.log), f.log_start, f.log_end, row.host,
-                 row.bundle and _storable(row.bundle), row.moment),
+                 _storable(f.output), row.log and _storable(row.log), f.log_start, f.log_end,
+                 row.host and _storable(row.host), row.bundle and _storable(row.bundle), row.moment),
             )  # fmt: skip
 
     def note_removals(self, paths: Sequence[str]) -> list[tuple[int, str]]:

@@ -21,38 +21,11 @@ child of a BLOCKED job is DONE, the job goes on to its follow-on or is DONE itse
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from jobtree.errors import BrokenInvariant
-
-ROOT_PARENT = 0
-"""The parent of the root job: no job has this number."""
-
-
-class State(enum.IntEnum):
-    """Where a job stands. The numbers are stored; they never change meaning."""
-
-    READY = 0
-    ISSUED = 1
-    BLOCKED = 2
-    FAILED = 3
-    DONE = 4
-
-
-class Event(enum.Enum):
-    """What can happen to a job."""
-
-    ISSUED = "issued"
-    SUCCEEDED = "succeeded"
-    RECALLED = "recalled before it was started"
-    FAILED = "failed by its own fault"
-    LOST = "lost without its own fault"
-    NEVER_FITS = "can never fit"
-    CHILDREN_DONE = "last child done"
-    RENEWED = "tries renewed"
-
+from jobtree.events import ROOT_PARENT, Changes, Children, Event, GoesOn, Job, Spec, State
 
 TRANSITIONS: Mapping[tuple[State, Event], tuple[State, ...]] = {
     (State.READY, Event.ISSUED): (State.ISSUED,),
@@ -65,108 +38,6 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, ...]] = {
     (State.FAILED, Event.RENEWED): (State.READY,),
 }
 """Every legal pair of state and event, with the states that may follow. Drawn in the documents from here."""
-
-
-class Job:
-    """One job's record. Slots, so that a misspelt attribute is an error and a million blocked jobs stay small."""
-
-    __slots__ = (
-        "id", "parent", "state", "shape", "step", "attempt", "tries", "losses", "pending", "has_next", "bundle",
-        "alone", "has_global", "memory", "time",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        id: int,
-        parent: int,
-        shape: int,
-        state: State = State.READY,
-        step: int = 0,
-        attempt: int = 0,
-        tries: int = 0,
-        losses: int = 0,
-        pending: int = 0,
-        has_next: bool = True,
-        bundle: int = 0,
-        alone: bool = False,
-        has_global: bool = False,
-        memory: int = 0,
-        time: float = 0.0,
-    ) -> None:
-        self.id = id
-        self.parent = parent
-        self.shape = shape
-        self.state = state
-        self.step = step
-        self.attempt = attempt
-        self.tries = tries
-        self.losses = losses
-        self.pending = pending
-        self.has_next = has_next
-        self.bundle = bundle
-        self.alone = alone
-        self.has_global = has_global
-        self.memory = memory
-        self.time = time
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
-        return f"Job({fields})"
-
-
-class Spec(NamedTuple):
-    """A target that is to run: what the tree must know of it, and what it passes on unread."""
-
-    shape: int
-    memory: int
-    time: float
-    packed: Any
-
-
-class Children(NamedTuple):
-    """The children that a target added: how many of each shape, and where their rows come from (passed on unread)."""
-
-    count_by_shape: Mapping[int, int]
-    source: Any
-
-    @property
-    def total(self) -> int:
-        """How many children."""
-        return sum(self.count_by_shape.values())
-
-
-class GoesOn(NamedTuple):
-    """The worker did not stop after a success: it has started the follow-on, or the only child, itself."""
-
-    child: Optional[int] = None
-    shape: int = 0
-    memory: int = 0
-    time: float = 0.0
-
-
-class Changes:
-    """What one turn of the loop has to write, in the order in which the store applies it.
-
-    children: (parent, source) of rows to insert as READY;  issued: (bundle, job);  touched: records to rewrite;
-    specs: the new next target of a job, or None when it has none;  done: rows to delete;
-    forgiven: jobs that succeeded after failures (what is stored of those may go);
-    global_dirs: jobs whose global temporary directory may go;  shapes: those whose counts differ.
-    """
-
-    __slots__ = ("children", "issued", "touched", "specs", "done", "forgiven", "global_dirs", "shapes")
-
-    def __init__(self) -> None:
-        self.children: list[tuple[int, Any]] = []
-        self.issued: list[tuple[int, int]] = []
-        self.touched: dict[int, Job] = {}
-        self.specs: dict[int, Optional[Spec]] = {}
-        self.done: list[int] = []
-        self.forgiven: list[int] = []
-        self.global_dirs: list[int] = []
-        self.shapes: set[int] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self.children or self.issued or self.touched or self.done or self.shapes)
 
 
 class Tree:

@@ -11,8 +11,8 @@ from typing import Any, Optional
 from jobtree import clock, report, snapshot
 from jobtree.cli import program
 from jobtree.paths import job_name
+from jobtree.schema import FailureRow
 from jobtree.snapshot import Snapshot
-from jobtree.store import FailureRow
 
 _NAME = "jobTreeStatus"
 _STATES = ("ready", "issued", "blocked", "failed", "done")

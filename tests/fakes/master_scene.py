@@ -15,12 +15,14 @@ from typing import Any, Optional
 from batchsystems.abstract import Submission
 from jobtree import files, run, treedir
 from jobtree.environment import Environment
+from jobtree.events import ROOT_PARENT, Job
 from jobtree.frames import Packed
 from jobtree.master import Master
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
-from jobtree.store import ChildRow, Store
-from jobtree.tree import ROOT_PARENT, Job, Tree
+from jobtree.schema import ChildRow
+from jobtree.store import Store
+from jobtree.tree import Tree
 from tests.fakes.fake_batch_system import FakeBatchSystem
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.scripted_worker import ScriptedWorker, target

@@ -62,6 +62,7 @@ def run(*command: object, directory: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_every_line_of_the_table_runs_and_its_results_are_right(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     place = tmp_path / "runs"

@@ -318,6 +318,7 @@ def test_a_kill_by_command(run: Run) -> None:
     run.check_end()
 
 
+@pytest.mark.slow
 def test_kill_of_the_master_at_every_commit(tmp_path: Path) -> None:
     """Killed right after its n-th commit, for n = 1, 2, 3 ... until it gets through."""
     pipeline = Pipeline(

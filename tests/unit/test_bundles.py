@@ -16,7 +16,7 @@ from jobtree import bundles, frames
 from jobtree.bundles import RunningBundle
 from jobtree.frames import BundleHeader, BundleJob
 from jobtree.paths import TreePaths, job_id
-from jobtree.store import ChildRow
+from jobtree.schema import ChildRow
 
 BUNDLE = 17
 SHAPES = {("mod.A", 0, None): 1, ("mod.A", 5, None): 2, ("mod.B", 0, 2.0): 3, ("mod.B", 5, 2.0): 4}

@@ -87,11 +87,11 @@ def test_expectation_is_the_larger_of_what_was_said_and_measured(
     assert bundler.expected("never seen", said) == said
 
 
-def test_few_bundles_are_a_plain_mean_and_many_forget_half_after_fourteen() -> None:
-    assert measured(1.0, [(1, 1.0), (1, 2.0), (1, 6.0)]).expected("c", 0.0) == pytest.approx(3.0)
+def test_mean_counts_targets_and_not_bundles_and_forgets_half_after_seven_bundles() -> None:
+    assert measured(1.0, [(1, 1.0), (999, 1.0)]).expected("c", 0.0) == pytest.approx(0.002, rel=0.1)
 
-    bundler = measured(1.0, [(1, 1.0)] * 100 + [(1, 0.0)] * 14)
-    assert bundler.expected("c", 0.0) == pytest.approx(0.5, abs=0.02)
+    bundler = measured(1.0, [(1, 1.0)] * 100 + [(1, 0.0)] * 7)
+    assert bundler.expected("c", 0.0) == pytest.approx(0.5, abs=0.03)
 
 
 def test_bundles_grow_tenfold_a_step_until_the_goal_is_reached() -> None:

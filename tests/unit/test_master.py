@@ -13,10 +13,10 @@ import pytest
 from batchsystems.abstract import End, EndKind
 from jobtree import bundles, files, master, requests
 from jobtree.errors import StorageError
+from jobtree.events import State
 from jobtree.removals import Remover
 from jobtree.requests import Request
 from jobtree.store import Store
-from jobtree.tree import State
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import Scene, WatchedBatchSystem
 from tests.fakes.scripted_worker import Value, target

@@ -13,12 +13,14 @@ import pytest
 
 from jobtree import files, lock, snapshot, treedir
 from jobtree.errors import AnotherMaster, NotAJobTree, StorageError, UsageError
+from jobtree.events import ROOT_PARENT, Children, Job
 from jobtree.frames import Failure, Measures
 from jobtree.lock import TreeLock
 from jobtree.paths import FORMAT, TreePaths, job_id
+from jobtree.schema import ChildRow, FailureRow
 from jobtree.snapshot import Counts
-from jobtree.store import ChildRow, FailureRow, Store
-from jobtree.tree import ROOT_PARENT, Children, Job, Tree
+from jobtree.store import Store
+from jobtree.tree import Tree
 
 ROOT = 1
 

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtree.errors import BrokenInvariant
+from jobtree.events import Children, GoesOn, Job, Spec, State
 from jobtree.frames import Failure, Measures
-from jobtree.store import BundleRow, ChildRow, FailureRow, Store, memory_step
-from jobtree.tree import Children, GoesOn, Job, Spec, State, Tree
+from jobtree.schema import BundleRow, ChildRow, FailureRow, memory_step
+from jobtree.store import Store
+from jobtree.tree import Tree
 from jobtree.values import Returned
 from tests.unit.tree_histories import fields
 

@@ -10,8 +10,8 @@ from typing import Callable
 import pytest
 
 from jobtree.errors import StorageError
+from jobtree.events import Children
 from jobtree.store import Store
-from jobtree.tree import Children
 from tests.unit.test_store import ROOT, T1, T3, Open, failure, row
 
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 
 from jobtree import files
+from jobtree.events import Changes, Job
 from jobtree.store import _JOB, Store, _job
-from jobtree.tree import Changes, Job
 from tests.unit.tree_histories import SHAPES, Histories, Rows, StoredTree, fields
 
 

@@ -7,7 +7,8 @@ from typing import Any, Optional
 import pytest
 
 from jobtree.errors import BrokenInvariant
-from jobtree.tree import Changes, Children, GoesOn, Job, Spec, State, Tree
+from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
+from jobtree.tree import Tree
 
 ROOT = 1
 SHAPE = 1

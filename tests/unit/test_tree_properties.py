@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtree.store import ChildRow
-from jobtree.tree import ROOT_PARENT, Children, GoesOn, Job, Spec, State, Tree
+from jobtree.events import ROOT_PARENT, Children, GoesOn, Job, Spec, State
+from jobtree.schema import ChildRow
+from jobtree.tree import Tree
 from tests.unit.tree_histories import ROOT_ID, Histories, Rows, check_rows
 
 TestRandomHistories = Histories.TestCase

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from jobtree.errors import BrokenInvariant
-from jobtree.tree import TRANSITIONS, Event, Job, State, Tree
+from jobtree.events import Event, Job, State
+from jobtree.tree import TRANSITIONS, Tree
 from tests.unit.test_tree import ROOT, SHAPE, issue, tree_with_root
 
 

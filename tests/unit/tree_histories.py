@@ -14,8 +14,9 @@ from typing import Any, Optional, Protocol
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobtree.store import ChildRow
-from jobtree.tree import ROOT_PARENT, Changes, Children, GoesOn, Job, Spec, State, Tree
+from jobtree.events import ROOT_PARENT, Changes, Children, GoesOn, Job, Spec, State
+from jobtree.schema import ChildRow
+from jobtree.tree import Tree
 
 SHAPES = (1, 2, 3)
 ROOT_ID = 1
