@@ -7,6 +7,7 @@ environment it draws new ones, and many more of them: for a night. A failure pri
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -26,3 +27,10 @@ else:
         "ci", max_examples=60, stateful_step_count=40, deadline=None, print_blob=True, derandomize=True, database=None,
         suppress_health_check=_SLOW,
     )  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Let what the tests start be stopped by signals: nohup and background shells hand them on as ignored."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
