@@ -379,6 +379,8 @@ def filesystem_type(path: str) -> str:
 
 def _type_of(device: int, path: str) -> str:
     """By the number of the device; by the mount point where files have another number than that (btrfs subvolumes)."""
+    if not sys.platform.startswith("linux"):
+        return _type_by_mount_point(path)
     number = f"{os.major(device)}:{os.minor(device)}"
     nearest, found = "", ""
     try:
@@ -393,6 +395,18 @@ def _type_of(device: int, path: str) -> str:
                     nearest, found = point, kind
     except (FileNotFoundError, IndexError):
         pass
+    return found
+
+
+def _type_by_mount_point(path: str) -> str:
+    """The type where there is no mountinfo, as on macOS: that of the nearest mount point above."""
+    import psutil  # only there; importing it takes 15 ms
+
+    nearest, found = "", ""
+    for part in psutil.disk_partitions(all=True):
+        point = part.mountpoint
+        if len(point) >= len(nearest) and (path + "/").startswith(point.rstrip("/") + "/"):
+            nearest, found = point, part.fstype
     return found
 
 

@@ -370,3 +370,10 @@ def test_only_what_is_known_to_be_local_is_local(
     monkeypatch.setattr(files, "filesystem_type", lambda path: kind)
 
     assert files.is_network("/anywhere") is network
+
+
+def test_type_by_mount_point_is_that_of_the_nearest_one_above(tmp_path: Path) -> None:
+    # What macOS goes by; here both ways must come to the same, on whatever file system this is.
+    found = files._type_by_mount_point(os.path.realpath(tmp_path))
+
+    assert found == files.filesystem_type(str(tmp_path))
