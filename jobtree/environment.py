@@ -19,7 +19,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from jobtree.errors import CannotImport
+from jobtree.errors import CannotImport, GuardMissing
 
 OF_THE_MACHINE = (
     "TMPDIR", "TMP", "TEMP", "HOSTNAME", "HOSTTYPE", "HOST", "MACHTYPE", "OSTYPE", "XDG_RUNTIME_DIR", "SSH_*",
@@ -227,6 +227,8 @@ def _explain(main: MainModule, error: BaseException) -> str:
         if os.path.realpath(frame.tb_frame.f_code.co_filename) == os.path.realpath(main.path):
             where = f" (line {frame.tb_lineno})"
         frame = frame.tb_next
+    if isinstance(error, GuardMissing):
+        return f"{main.path}{where}: {error}"
     return (
         f"the script {main.path} cannot be imported where targets run: {type(error).__name__}: {error}{where}. "
         f"Workers import it as the module {main.name!r} to find its classes and functions; what only the start needs "

@@ -36,10 +36,12 @@ def describe_failure(row: FailureRow, given_up: bool) -> str:
     """A failure for people, in a few lines or a few dozen."""
     failure = row.failure
     what = "failed and is given up" if given_up else "failed and will be tried again"
+    where = f"attempt {row.attempt} on {row.host or 'an unknown host'}, bundle {row.bundle or '-'}"
+    if not row.attempt:
+        where = "it was never started"
     lines = [
         f"Job {job_name(row.job)} ({one_line(row.name)}) {what}: {_indented(failure.message).strip()}",
-        f"  attempt {row.attempt} on {row.host or 'an unknown host'}, bundle {row.bundle or '-'}, "
-        f"{clock.text(row.moment)}, reason: {failure.kind}",
+        f"  {where}, {clock.text(row.moment)}, reason: {failure.kind}",
     ]
     if failure.traceback:
         lines.append(_indented(failure.traceback))

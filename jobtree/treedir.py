@@ -51,7 +51,8 @@ def check(paths: TreePaths) -> None:
             f"{root} belongs to the user with number {status.st_uid} and you are {os.geteuid()}. A job tree holds code "
             "that runs as whoever continues it; only its owner may. Give a --jobTree of your own."
         )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.listdir(root):
+    # Only a job tree: for any other directory this would be dangerous advice, and it is refused for what it is.
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.path.lexists(paths.config):
         raise NotAJobTree(
             f"{root} can be written by others (mode {stat.S_IMODE(status.st_mode):o}), who may have put code there. "
             f"If you trust what is there: chmod go-w {root}"
