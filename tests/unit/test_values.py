@@ -177,9 +177,8 @@ def test_empty_value_is_a_value(values: Values) -> None:
     assert values.of_job(7) == {A: b""}
 
 
-def test_mentions_are_counted_anew_by_the_next_master() -> None:
-    connection = new_connection()
-    values = Values(connection)
+def test_mentions_are_counted_anew_by_the_next_master(values: Values) -> None:
+    connection = values._connection
     values.mention(7, [A])
     values.keep([returned(A, file="f")])
 
