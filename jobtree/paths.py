@@ -3,6 +3,7 @@
     tree.sqlite (-wal, -shm)   the tree (jobtree.store)
     lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
+    settings.json              the options of the latest start, which jobTreeRun goes on with
     environment.json           variables, working directory, sys.path of the latest start
     bundles/0/17               what bundle 17 is to run           (jobtree.frames)
     outcomes/0/17              what its worker has written down
@@ -71,6 +72,11 @@ class TreePaths:
     def environment(self) -> str:
         """The environment of the latest start."""
         return os.path.join(self.root, "environment.json")
+
+    @property
+    def settings(self) -> str:
+        """The options of the latest start."""
+        return os.path.join(self.root, "settings.json")
 
     @property
     def requests(self) -> str:

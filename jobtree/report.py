@@ -63,7 +63,7 @@ def jobs(number: int) -> str:
 
 def how_to_continue(root: str) -> str:
     """The command that continues a tree."""
-    return f"Continue with: jobTreeRun --jobTree {shlex.quote(root)}"
+    return f"Continue with: jobTreeRun --jobTree {one_line(shlex.quote(root))}"
 
 
 def message_from_job(message: str) -> None:

@@ -74,7 +74,7 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) 
             f"{recorded.directory} is gone: targets run in the directory in which the script was started. Make it "
             "again, or start the script itself, with the same --jobTree, in another one."
         )
-    files.write_json(os.path.join(paths.root, "settings.json"), settings.to_dict())
+    files.write_json(paths.settings, settings.to_dict())
     if config is None:
         assert target is not None
         config = _make_tree(paths, target, recorded)

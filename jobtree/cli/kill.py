@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
-from jobtree import clock, lock, requests, snapshot
+from jobtree import clock, lock, report, requests, snapshot
 from jobtree.cli import program
 from jobtree.errors import AnotherMaster, StorageError
 from jobtree.lock import TreeLock
@@ -97,7 +97,7 @@ def _kill_strays(paths: TreePaths, run: str) -> None:
     if pids:
         _say(f"Killed {len(pids)} processes that an earlier run had left here: {', '.join(map(str, pids))}")
     if snapshot.take(paths).state != snapshot.COMPLETE:
-        _say(program.how_to_continue(paths.root))
+        _say(report.how_to_continue(paths.root))
 
 
 # -- asking ----------------------------------------------------------------------------------------------------

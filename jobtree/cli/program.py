@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 import textwrap
@@ -74,11 +73,6 @@ def tree_of(arguments: argparse.Namespace) -> str:
     raise UsageError(
         f"no job tree was given, and there is no ./{DEFAULT_TREE}. Give its directory: --jobTree DIR"
     )
-
-
-def how_to_continue(root: str) -> str:
-    """The sentence that says how a tree is continued."""
-    return f"Continue with: jobTreeRun --jobTree {report.one_line(shlex.quote(root))}"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -80,13 +80,9 @@ def _settings(paths: TreePaths, given: dict[str, Any]) -> Settings:
     stored: dict[str, Any] = {}
     if treedir.read_config(paths) is not None:
         kept = {option.attribute for option in OPTIONS if option.group != options.LOGGING}
-        found = files.read_json(_settings_path(paths)) or {}
+        found = files.read_json(paths.settings) or {}
         stored = {name: value for name, value in found.items() if name in kept}
     try:
         return Settings.from_dict({**stored, **given, "job_tree": paths.root})
     except ValueError as error:
-        raise UsageError(f"{error} (options of the last start are in {_settings_path(paths)})") from error
-
-
-def _settings_path(paths: TreePaths) -> str:
-    return os.path.join(paths.root, "settings.json")
+        raise UsageError(f"{error} (options of the last start are in {paths.settings})") from error

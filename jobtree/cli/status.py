@@ -86,7 +86,7 @@ def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
     elif seen.counts.failed:
         lines.append(f"See why with: {_NAME} --verbose {report.one_line(shlex.quote(seen.root))}")
     if seen.state not in (snapshot.RUNNING, snapshot.COMPLETE):
-        lines.append(program.how_to_continue(seen.root))
+        lines.append(report.how_to_continue(seen.root))
     return lines
 
 
