@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batchsystems.abstract import (
     AbstractBatchSystem,
+    BackendOption,
     BatchSystemError,
     Capacity,
     End,
@@ -11,11 +12,13 @@ from batchsystems.abstract import (
     NeverFits,
     Reason,
     Resources,
+    Setup,
     Submission,
 )
 
 __all__ = [
     "AbstractBatchSystem",
+    "BackendOption",
     "BatchSystemError",
     "Capacity",
     "End",
@@ -23,5 +26,6 @@ __all__ = [
     "NeverFits",
     "Reason",
     "Resources",
+    "Setup",
     "Submission",
 ]

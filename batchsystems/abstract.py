@@ -10,9 +10,9 @@ import enum
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Callable, ClassVar, Optional
 
 # What all schedulers take as a job name, and what is safe as a file name and in a space-separated listing.
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
@@ -135,6 +135,7 @@ class Reason(enum.Enum):
     PREEMPTED = "preempted"  # the batch system took its place away for somebody else
     NODE = "node"  # its machine went down
     CANCELLED = "cancelled"  # `cancel` was called for it
+    NEVER_FITS = "never fits"  # the batch system says that it will never start it; `End.detail` has its words
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class End:
     `peak_memory` largest resident set of any of its processes, in bytes; None: not measured
     `cpu_seconds` user and system time of its processes; None: not measured
     `detail`      words for a person: what the batch system said, why a command could not be started
+    `host`        the machine that it ran on, as `avoid` would take it; "" if that is not known
     """
 
     name: str
@@ -157,6 +159,7 @@ class End:
     peak_memory: Optional[int] = None
     cpu_seconds: Optional[float] = None
     detail: str = ""
+    host: str = ""
 
     def __post_init__(self) -> None:
         if (self.kind is EndKind.KILLED) != (self.reason is not None):
@@ -166,6 +169,52 @@ class End:
             )
         if self.kind is EndKind.FINISHED and self.status is None:
             raise ValueError(f"the end of {self.name} is finished without an exit status")
+
+
+@dataclass(frozen=True)
+class BackendOption:
+    """An option that a batch system adds to the command line; see `AbstractBatchSystem.OPTIONS`.
+
+    `flag`     its spelling, "--slurmPartition": the batch system's name first, so that no two have the same
+    `help`     what it is for, in a line or two; names the default
+    `default`  its value when it is not given: None, a text, a number, True or False
+    `convert`  makes the value of what was given (a text from a command line, perhaps a value already from a script or
+               an earlier start, so what it has made it must take again); raises ValueError if that makes no sense.
+               What it makes can be written as JSON.
+    `expected` what the message for a ValueError says is expected
+    `metavar`  what stands for the value in the help; "" makes it a switch, which takes none and is True or False
+    """
+
+    flag: str
+    help: str
+    default: Any = None
+    convert: Callable[[Any], Any] = str
+    expected: str = "a text"
+    metavar: str = "TEXT"
+
+    @property
+    def name(self) -> str:
+        """The name under which `Setup.options` has the value: the flag without its dashes."""
+        return self.flag.lstrip("-")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a batch system is made with; see `AbstractBatchSystem.create`.
+
+    `run`        the first part of the names of all submissions of this run; stays the same from start to start
+    `directory`  a directory of its own, which is there, private, and the same at every start: for what a later
+                 instance must know (a session, numbers of jobs). What is there may be out of date or gone.
+    `options`    the values of `OPTIONS`, all of them, by name
+    `max_cpu`    cores that all running jobs may have together; None: no limit
+    `max_memory` bytes that all running jobs may have together; None: no limit
+    """
+
+    run: str
+    directory: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_cpu: Optional[float] = None
+    max_memory: Optional[int] = None
 
 
 class AbstractBatchSystem(ABC):
@@ -232,9 +281,35 @@ class AbstractBatchSystem(ABC):
      25. `close` ends everything that this instance started, unless jobs outlive the master. It leaves no process,
          thread, descriptor or temporary file; ends that were not polled are gone. Twice is fine; any other call
          after it, but `wake` and `capacity`, raises `BatchSystemError`.
+
+    Where jobs outlive the master there is a scheduler that others run, and so:
+
+     26. A scheduler that cannot be asked, is slow, or says nothing about a job ends no job and is no error of
+         `issue`, `cancel` and `poll`: what could not be submitted or cancelled yet is kept and tried again, inside
+         those three, with growing pauses; `queue_room` is 0 while submissions are held back. Only `list_issued`
+         raises `BatchSystemError` then, because it cannot give an answer that is complete.
+     27. Nobody waits for it: `issue`, `cancel` and `poll` take at most some seconds however slow the scheduler is.
+         How rarely it is asked is its own affair; its user learns of results elsewhere.
+     28. A submission that it acknowledged and then no longer knows is reported as LOST, after a period of grace that
+         covers its being slow to show what it was given. It may run all the same, later or twice: whoever submits
+         sees to it that this does no harm.
+     29. What it will never start (held, larger than any machine, a limit of the account) is removed from its queue
+         and reported as KILLED with reason NEVER_FITS, its own words in `detail`.
+     30. `avoid(hosts)` names the machines, as `End.host` has them, on which to start nothing if that can be helped;
+         each call replaces the set of the call before. The default does nothing.
+     31. `create` makes one with the options of a command line, and imports libraries that may be absent; importing its
+         module, for `OPTIONS`, needs none of those.
     """
 
     outlives_master: bool = False
+
+    OPTIONS: ClassVar[tuple[BackendOption, ...]] = ()
+    """What it adds to the command line. Read before anybody has chosen a batch system, so never anything costly."""
+
+    @classmethod
+    def create(cls, setup: Setup) -> AbstractBatchSystem:
+        """Make one. Raises BatchSystemError (a library, program or file is missing; the message says what to do)."""
+        raise BatchSystemError(f"{cls.__name__} cannot be made from options")
 
     @abstractmethod
     def issue(self, submissions: Sequence[Submission]) -> None:
@@ -267,6 +342,13 @@ class AbstractBatchSystem(ABC):
     @abstractmethod
     def queue_room(self) -> int:
         """How many more submissions it is useful to hand over now; 0 or more (clause 19)."""
+
+    def slots(self, resources: Resources) -> Optional[int]:
+        """About how many jobs with these resources can run at once, when nothing else does; None if not known."""
+        return None
+
+    def avoid(self, hosts: Collection[str]) -> None:  # noqa: B027  # most can do nothing about it
+        """Start nothing on these machines if that can be helped; replaces the earlier set (clause 30)."""
 
     @abstractmethod
     def close(self) -> None:

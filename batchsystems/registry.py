@@ -1,11 +1,16 @@
-"""Names of batch systems, and their classes, imported only when chosen: some need libraries that may be absent."""
+"""Names of batch systems, their classes, and the options that they add.
+
+A module of a batch system imports no library that may be absent until one is made (`AbstractBatchSystem.create`), so
+that looking at all of them for their options costs next to nothing and always works. A batch system that is not listed
+here is named by where it is: "package.module:Class".
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 
-from batchsystems.abstract import AbstractBatchSystem, BatchSystemError
+from batchsystems.abstract import AbstractBatchSystem, BackendOption, BatchSystemError
 
 # name -> (module, class)
 _BUILT: dict[str, tuple[str, str]] = {
@@ -40,10 +45,9 @@ def batch_system_class(name: str) -> type[AbstractBatchSystem]:
     """The class of the batch system of this name. Raises NotBuilt, UnknownBatchSystem."""
     name = _ALIASES.get(name, name)
     if name in _BUILT:
-        module, attribute = _BUILT[name]
-        found: type[AbstractBatchSystem] = getattr(importlib.import_module(module), attribute)
-        assert issubclass(found, AbstractBatchSystem), f"{module}.{attribute} is no batch system"
-        return found
+        return _load(*_BUILT[name])
+    if ":" in name:
+        return _load_foreign(name)
     built = ", ".join(built_names())
     if name in _PLANNED:
         raise NotBuilt(f"batch system {name!r} is not built yet in this version; it has: {built}")
@@ -54,3 +58,26 @@ def batch_system_class(name: str) -> type[AbstractBatchSystem]:
     raise UnknownBatchSystem(
         f"there is no batch system {name!r}.{hint} This version has: {built}; not built yet: {planned}"
     )
+
+
+def options() -> dict[str, tuple[BackendOption, ...]]:
+    """What each batch system adds to the command line, by its name; those that add nothing are left out."""
+    classes = {name: batch_system_class(name) for name in built_names()}
+    return {name: found.OPTIONS for name, found in classes.items() if found.OPTIONS}
+
+
+def _load(module: str, attribute: str) -> type[AbstractBatchSystem]:
+    found: type[AbstractBatchSystem] = getattr(importlib.import_module(module), attribute)
+    assert issubclass(found, AbstractBatchSystem), f"{module}.{attribute} is no batch system"
+    return found
+
+
+def _load_foreign(name: str) -> type[AbstractBatchSystem]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownBatchSystem(f"the batch system {name!r} cannot be loaded: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, AbstractBatchSystem)):
+        raise UnknownBatchSystem(f"{name!r} is no batch system: it must be a subclass of AbstractBatchSystem")
+    return found

@@ -5,12 +5,16 @@ argparse or optparse parser, the values that `default_options` starts from, and
 `Settings`, the typed and checked form that the rest of the library works with.
 Names, attributes ("dest") and group titles of the original's options are kept to
 the letter, because pipelines walk ``parser.option_groups`` and re-emit what they find.
+
+Batch systems bring options of their own, of which nothing is known here: `backend_options` makes `Option`s of them,
+parsers show them after all others, and `Settings.backend` holds their values by name.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import optparse
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -170,6 +174,29 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )  # fmt: skip
 
 
+@functools.cache
+def backend_options() -> tuple[Option, ...]:
+    """The options of all batch systems; ``attribute`` and ``dest`` are the name under which they are kept."""
+    # Imported here: workers, which have no options, import this module for the kinds of its logging.
+    from batchsystems import registry
+
+    found = []
+    for name, options in registry.options().items():
+        for option in options:
+            if option.metavar:
+                kind = Kind(option.convert, option.expected, option.metavar, optional=option.default is None)
+            else:
+                kind = FLAG
+            group = f"jobTree options of the batch system {name}"
+            found.append(Option(option.flag, option.name, option.default, kind, group, option.help))
+    return tuple(found)
+
+
+def _all_groups() -> dict[str, str]:
+    theirs = {option.group: "Only for jobs that run there." for option in backend_options()}
+    return {**GROUPS, **theirs}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every option of a run, checked: memory in bytes, times in seconds, None for what was not specified.
@@ -219,6 +246,7 @@ class Settings:
     keep_logs: bool = False
     no_progress: bool = False
     command: Optional[str] = None
+    backend: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
@@ -245,7 +273,8 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Settings from what `to_dict` made, here or in another version: missing ones get their
         defaults, unknown ones are left out. Raises ValueError for values that make no sense."""
-        return cls(**{o.attribute: values[o.attribute] for o in OPTIONS if o.attribute in values})
+        known = {o.attribute: values[o.attribute] for o in OPTIONS if o.attribute in values}
+        return cls(**known, backend=dict(values.get("backend") or {}))
 
 
 def settings_from(options: object, groups: Collection[str] = tuple(GROUPS)) -> Settings:
@@ -268,6 +297,13 @@ def settings_from(options: object, groups: Collection[str] = tuple(GROUPS)) -> S
             value = _if_sensible(option, getattr(options, option.also, None))
         if value is not None:
             found[option.attribute] = option.check(value)
+    if BATCH_SYSTEM in groups:
+        given = {option: getattr(options, option.dest, None) for option in backend_options()}
+        found["backend"] = {
+            option.dest: option.check(value)
+            for option, value in given.items()
+            if value is not None and value != option.default
+        }
     return Settings(**found)
 
 
@@ -281,26 +317,28 @@ def _if_sensible(option: Option, value: object) -> Any:
 
 def default_options() -> argparse.Namespace:
     """What a parser with these options returns for an empty command line."""
-    return argparse.Namespace(**{option.dest: option.default for option in OPTIONS})
+    return argparse.Namespace(**{option.dest: option.default for option in (*OPTIONS, *backend_options())})
 
 
-def add_options(parser: object, groups: Iterable[str] = tuple(GROUPS)) -> None:
-    """Add the options of the given groups to a parser of argparse or optparse, or to a group of one.
+def add_options(parser: object, groups: Optional[Iterable[str]] = None) -> None:
+    """Add the options of the given groups (None: all) to a parser of argparse or optparse, or to a group of one.
 
     A parser gets one option group for each title; a group gets the options themselves,
     because groups cannot be nested. Raises TypeError for anything else, and the parser's own
     error if it has an option of the same name.
     """
-    for title in groups:
-        options = [option for option in OPTIONS if option.group == title]
+    introductions = _all_groups() if groups is None else GROUPS
+    for title in introductions if groups is None else groups:
+        known = OPTIONS if title in GROUPS else backend_options()
+        options = [option for option in known if option.group == title]
         if isinstance(parser, optparse.OptionParser):
-            group = optparse.OptionGroup(parser, title, GROUPS[title])
+            group = optparse.OptionGroup(parser, title, introductions[title])
             group.add_options([_OptparseOption(option) for option in options])
             parser.add_option_group(group)
         elif isinstance(parser, optparse.OptionContainer):
             parser.add_options([_OptparseOption(option) for option in options])
         elif isinstance(parser, argparse.ArgumentParser):
-            _add_arguments(parser.add_argument_group(title, GROUPS[title]).add_argument, options)
+            _add_arguments(parser.add_argument_group(title, introductions[title]).add_argument, options)
         elif callable(getattr(parser, "add_argument", None)):
             _add_arguments(parser.add_argument, options)  # type: ignore[attr-defined]
         else:
@@ -397,6 +435,7 @@ __all__ = [
     "Settings",
     "add_logging_options",
     "add_options",
+    "backend_options",
     "default_options",
     "settings_from",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from jobtree import files, options, treedir
 from jobtree.cli import program
 from jobtree.errors import UsageError
-from jobtree.options import OPTIONS, Settings
+from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
 
 _NAME = "jobTreeRun"
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     program.add_tree(parser, option_too=False)
     options.add_options(parser)
-    parser.set_defaults(**{option.dest: _NOT_GIVEN for option in OPTIONS})
+    parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
     return parser
 
 
@@ -70,7 +70,9 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the command line, by attribute of ``Settings``."""
     values = vars(arguments)
     try:
-        return {o.attribute: o.check(values[o.dest]) for o in OPTIONS if values[o.dest] is not _NOT_GIVEN}
+        given = {o.attribute: o.check(values[o.dest]) for o in OPTIONS if values[o.dest] is not _NOT_GIVEN}
+        theirs = [o for o in backend_options() if values[o.dest] is not _NOT_GIVEN]
+        return {**given, "backend": {o.dest: o.check(values[o.dest]) for o in theirs}}
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -79,10 +81,11 @@ def _settings(paths: TreePaths, given: dict[str, Any]) -> Settings:
     """The options of the last start, where there was one, with those of this command line over them."""
     stored: dict[str, Any] = {}
     if treedir.read_config(paths) is not None:
-        kept = {option.attribute for option in OPTIONS if option.group != options.LOGGING}
+        kept = {option.attribute for option in OPTIONS if option.group != options.LOGGING} | {"backend"}
         found = files.read_json(paths.settings) or {}
         stored = {name: value for name, value in found.items() if name in kept}
+    backend = {**(stored.get("backend") or {}), **given["backend"]}
     try:
-        return Settings.from_dict({**stored, **given, "job_tree": paths.root})
+        return Settings.from_dict({**stored, **given, "backend": backend, "job_tree": paths.root})
     except ValueError as error:
         raise UsageError(f"{error} (options of the last start are in {paths.settings})") from error

@@ -10,11 +10,14 @@ import optparse
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Optional, Union
 
 import pytest
 
+import jobtree.cli.run
+from batchsystems import registry
+from batchsystems.abstract import BackendOption
 from jobtree.options import (
     GROUPS,
     LOGGING,
@@ -22,6 +25,7 @@ from jobtree.options import (
     Settings,
     add_logging_options,
     add_options,
+    backend_options,
     default_options,
     settings_from,
 )
@@ -245,8 +249,8 @@ def test_groups_have_the_originals_titles_in_both_parsers() -> None:
     parser = optparse.OptionParser()
     add_options(parser)
     titles = [group.title for group in parser.option_groups]
-    assert titles == list(GROUPS)
-    assert {group for _, _, group in ORIGINAL.values()} == set(titles)
+    assert titles == [*GROUPS, *dict.fromkeys(option.group for option in backend_options())]
+    assert {group for _, _, group in ORIGINAL.values()} == set(GROUPS)
     assert all(title.startswith("jobTree") for title in titles if title != LOGGING)
     text = argparse.ArgumentParser()
     add_options(text)
@@ -453,8 +457,8 @@ def test_only_the_wanted_groups_are_looked_at() -> None:
 
 def test_table_and_settings_agree() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
-    assert fields == {option.attribute for option in OPTIONS}
-    assert len(fields) == len(OPTIONS) == len({option.dest for option in OPTIONS})
+    assert fields == {option.attribute for option in OPTIONS} | {"backend"}
+    assert len(fields) - 1 == len(OPTIONS) == len({option.dest for option in OPTIONS})
     assert settings_from(default_options()) == settings_from(object()) == Settings()
     assert set(SENSIBLE) == {option.flag for option in OPTIONS if option.default is not False}
 
@@ -474,6 +478,62 @@ def test_settings_survive_json() -> None:
     )
     stored = json.loads(json.dumps(settings.to_dict()))
     assert Settings.from_dict(stored) == settings != Settings()
+
+
+# -- options of batch systems ----------------------------------------------------------------------------------
+
+
+def _slots(value: object) -> int:
+    if int(str(value)) < 1:
+        raise ValueError
+    return int(str(value))
+
+
+@pytest.fixture
+def farm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """There is a batch system with options of its own."""
+    added = (
+        BackendOption("--farmQueue", "The queue; default: the farm's.", metavar="NAME"),
+        BackendOption("--farmSlots", "How many; default: 3.", 3, _slots, "a number above 0", "N"),
+        BackendOption("--farmPolite", "Ask first.", False, metavar=""),
+    )
+    monkeypatch.setattr(registry, "options", lambda: {"farm": added})
+    backend_options.cache_clear()
+    yield
+    backend_options.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["argparse", "optparse"])
+def test_options_of_a_batch_system_come_in_a_group_of_their_own(farm: None, kind: str) -> None:
+    given = ["--farmSlots", "5", "--farmPolite"]
+    options: Any
+    if kind == "argparse":
+        parser = argparse.ArgumentParser()
+        add_options(parser)
+        options, text = parser.parse_args(given), parser.format_help()
+    else:
+        optparser = optparse.OptionParser()
+        add_options(optparser)
+        options, text = optparser.parse_args(given)[0], optparser.format_help()
+    assert "jobTree options of the batch system farm:" in text
+    assert (options.farmQueue, options.farmSlots, options.farmPolite) == (None, 5, True)
+    settings = settings_from(options)
+    assert settings.backend == {"farmSlots": 5, "farmPolite": True}
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings != Settings()
+    assert settings_from(default_options()) == Settings()
+
+
+def test_a_wrong_value_for_a_batch_system_names_the_option(farm: None) -> None:
+    with pytest.raises(
+        ValueError, match="option --farmSlots: '0' was given, and a number above 0 is expected"
+    ):
+        settings_from(argparse.Namespace(farmSlots="0"))
+
+
+def test_continuing_keeps_the_options_of_the_batch_system(farm: None) -> None:
+    parser = jobtree.cli.run._parser()
+    given = jobtree.cli.run._given(parser.parse_args(["--farmQueue", "long"]))
+    assert given["backend"] == {"farmQueue": "long"}
 
 
 def test_stored_settings_of_another_version() -> None:

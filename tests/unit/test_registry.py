@@ -63,3 +63,31 @@ def test_no_backend_is_imported_before_it_is_chosen() -> None:
     program = "import sys, batchsystems.registry; sys.exit('batchsystems.single_machine' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_batch_system_of_ones_own_is_named_by_where_it_is() -> None:
+    found = batch_system_class("tests.fakes.fake_batch_system:FakeBatchSystem")
+    assert found.__name__ == "FakeBatchSystem"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no.such.module:Class", "No module named 'no'"),
+        ("batchsystems.abstract:Nothing", "has no attribute 'Nothing'"),
+        ("batchsystems.abstract:Submission", "must be a subclass of AbstractBatchSystem"),
+        (":", "cannot be loaded"),
+    ],
+)
+def test_what_is_none_is_refused(name: str, why: str) -> None:
+    with pytest.raises(UnknownBatchSystem, match=why):
+        batch_system_class(name)
+
+
+def test_looking_at_all_options_needs_no_library_that_may_be_absent() -> None:
+    program = (
+        "import sys, batchsystems.registry as r; r.options(); "
+        "sys.exit(', '.join({'drmaa', 'redis', 'jobtree'} & set(sys.modules)) or 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
