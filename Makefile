@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
 
-.PHONY: help demo test lint format test-all bench bench-peers clean
+.PHONY: help demo test clusters lint format test-all bench bench-peers clean
 
 help:      # what can be made
 	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
@@ -15,6 +15,9 @@ demo:      # sort a large file in parallel, kill -9 the master half-way, start i
 
 test:      # every test
 	@$(IN_VENV) -m pytest -m "" $(ARGS)
+
+clusters:  # install the batch systems that some tests start (Debian 12, as root); nothing of them is started now
+	@$(IN_VENV) -m tests.servers.install
 
 lint:      # style, format, types, and which module may import which
 	@$(IN_VENV) -m ruff check --output-format concise .

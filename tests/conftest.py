@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.servers.slurm import SlurmServer
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -34,3 +40,51 @@ def pytest_configure() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+# -- real servers ------------------------------------------------------------------------------------------------
+#
+# One of a kind for all tests of a session. Those that use it are marked `servers` and share an `xdist_group`, so that
+# they run one after the other in one process. Whoever breaks a server mends it before the end of the test.
+
+
+@pytest.fixture(scope="session")
+def _slurm_server() -> Iterator[SlurmServer]:
+    from tests.servers import slurm
+
+    slurm.require_installed()
+    with slurm.start() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _slurm_server_with_accounting() -> Iterator[SlurmServer]:
+    from tests.servers import slurm
+
+    slurm.require_installed(accounting=True, cgroup=True)
+    with slurm.start(variant=slurm.Variant(accounting=True, cgroup=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def slurm_server(_slurm_server: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> SlurmServer:
+    """A real SLURM of four nodes, as plain as can be: no accounting, no control groups."""
+    return _for_this_test(_slurm_server, monkeypatch)
+
+
+@pytest.fixture
+def slurm_server_with_accounting(
+    _slurm_server_with_accounting: SlurmServer, monkeypatch: pytest.MonkeyPatch
+) -> SlurmServer:
+    """A real SLURM of four nodes with accounting and control groups."""
+    return _for_this_test(_slurm_server_with_accounting, monkeypatch)
+
+
+def _for_this_test(server: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> SlurmServer:
+    for name in os.environ:
+        if name.startswith(("SLURM", "SBATCH")):
+            monkeypatch.delenv(name)
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    server.start()
+    return server

@@ -30,6 +30,7 @@ MAY_MAKE_DURABLE = {
 # function, which gives up after a generous time and says what it has been waiting for.
 SLEEPS = {"time.sleep", "sleep"}
 MAY_SLEEP: dict[str, str] = {
+    "tests/servers/daemons.py": "wait_until, the same for servers",
     "tests/system/pipelines.py": "wait_until looks again and again for a condition of which nobody tells",
 }
 

@@ -1,0 +1,18 @@
+"""Install what the test servers need: `make clusters`. As root, on Debian 12; nothing is started."""
+
+from __future__ import annotations
+
+from tests.servers import slurm
+
+# A server's module has `install`, `require_installed` and `start`.
+SERVERS = (slurm,)
+
+
+def main() -> None:
+    """Install for every server."""
+    for server in SERVERS:
+        server.install()
+
+
+if __name__ == "__main__":
+    main()
