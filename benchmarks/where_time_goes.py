@@ -91,7 +91,7 @@ WORKER = {
     "unpickling the target": ["attempt._load", "attempt._readers", "serialization.*"],
     "the target's own run(), with its mark": ["fan_out.run", "witness.*"],
     "putting everything back (isolation)": ["isolation.*", "processtree.*", "attempt._clean_up"],
-    "a fresh seed": ["isolation.reseed"],
+    "a fresh seed": ["randomness.*"],
     "measuring time, CPU and memory": ["usage.*"],
     "making frames": ["workplace.write", "frames.encode"],
     "checking that its descriptors are still its own": ["workplace.fd"],
@@ -102,7 +102,7 @@ WORKER = {
         "attempt._write_children",
         "attempt._keep",
     ],
-    "output: its begin and end in the log": ["attempt._close_output"],
+    "output: its begin and end in the log": ["attempt._close_output", "workplace.log_size"],
     "the attempt itself": ["attempt.*", "target.*"],
     "the loop over targets": ["worker.*"],
 }

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn, Optional
 
-from jobtree import clock, files, frames, isolation, serialization, tempdirs
+from jobtree import clock, files, frames, randomness, serialization, tempdirs
 from jobtree.errors import CannotImport, JobTreeError, StorageError, TargetError
 from jobtree.frames import BundleJob, Failure, Packed
 from jobtree.paths import job_id
@@ -29,11 +29,15 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Attempt:
-    """One attempt of one job: everything between its *started* frame and its outcome."""
+    """One attempt of one job: everything between its *started* frame and its outcome.
 
-    def __init__(self, place: Workplace, job: BundleJob) -> None:
+    log_start: where in the log its output begins.
+    """
+
+    def __init__(self, place: Workplace, job: BundleJob, log_start: int) -> None:
         self._place = place
         self._job = job
+        self._log_start = log_start
         self._local: Optional[str] = None
         self._asked_global = False
         self.memory = job.memory
@@ -81,8 +85,7 @@ class Attempt:
     def run(self) -> Optional[BundleJob]:
         """Run the target and write its outcome. Returns the job with which the worker goes straight on, if any."""
         place, job = self._place, self._job
-        isolation.reseed()
-        log_start = os.fstat(1).st_size
+        randomness.make_fresh()
         usage = Usage()
         outcome: tuple[Any, ...] = ()
         next_job: Optional[BundleJob] = None
@@ -95,9 +98,9 @@ class Attempt:
                 raise
             except BaseException as caught:  # storing it runs the user's __reduce__ and __getstate__
                 error = caught
-        log_end = self._close_output(log_start, keep=error is not None or place.header.keep_logs)
+        log_end = self._close_output(keep=error is not None or place.header.keep_logs)
         if error is not None:
-            failure = self._explain(error, log_start, log_end)
+            failure = self._explain(error, log_end)
             outcome = (frames.FAILED, job.id, job.attempt, tuple(usage.measures()), tuple(failure))
         place.outcome.write(*outcome)
         if next_job is not None:
@@ -260,7 +263,7 @@ class Attempt:
 
     # -- afterwards --------------------------------------------------------------------------------------------
 
-    def _explain(self, error: BaseException, log_start: int, log_end: int) -> Failure:
+    def _explain(self, error: BaseException, log_end: int) -> Failure:
         if isinstance(error, SystemExit):
             kind, message = "exit", f"the target called sys.exit({error.code!r})"
         elif isinstance(error, MemoryError):
@@ -279,18 +282,18 @@ class Attempt:
             )
         except BaseException as second:  # a user's exception may refuse to be shown in any way
             shown = f"(the traceback cannot be shown: {type(second).__name__})"
-        return Failure(kind, message, shown, self._tail(log_start, log_end), log_start, log_end)
+        return Failure(kind, message, shown, self._tail(log_end), self._log_start, log_end)
 
-    def _close_output(self, start: int, keep: bool) -> int:
+    def _close_output(self, keep: bool) -> int:
         """Where the target's output ends; a successful target's output is cut off again."""
-        end = os.fstat(1).st_size  # it is the log again, now that everything has been put back
-        if end > start and not keep:
-            os.ftruncate(1, start)
+        end = self._place.log_size()  # it is the log again, now that everything has been put back
+        if end > self._log_start and not keep:
+            os.ftruncate(1, self._log_start)
         return end
 
-    def _tail(self, start: int, end: int) -> str:
+    def _tail(self, end: int) -> str:
         limit = self._place.header.max_log_file_size
-        begin = max(start, end - limit)
+        begin = max(self._log_start, end - limit)
         data = files.read_from(self._place.paths.log(self._place.bundle), begin, end - begin)
         return data.decode("utf-8", "backslashreplace")
 

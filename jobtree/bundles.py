@@ -162,12 +162,11 @@ class RunningBundle:
         piece = _PIECE
         while True:
             data = files.read_from(self.path, self.offset, piece)
-            found = frames.decode(data)
+            found = frames.decode(data, 0, self.offset)
             if found:
-                base = self.offset
-                for start, end, body in found:
-                    self.offset = base + end
-                    yield Frame(base + start, base + end, body)
+                for frame in found:
+                    self.offset = frame.end
+                    yield frame
                 piece = _PIECE
             elif len(data) == piece:
                 piece *= 2  # one frame is larger than the piece

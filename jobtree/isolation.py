@@ -181,17 +181,6 @@ class Baseline:
         return None
 
 
-def reseed() -> None:
-    """Give ``random``, and NumPy's generator if it is loaded, a fresh state: forked workers share their parent's."""
-    if "random" in sys.modules:
-        import random
-
-        random.seed(int.from_bytes(os.urandom(8), "little"))
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-
-
 def _is_lost(stream: Any) -> bool:
     try:
         return bool(stream.closed)

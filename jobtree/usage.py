@@ -20,6 +20,7 @@ class Usage:
 
     _floor = 0
     _last_peak = 1 << 62
+    _last_children = -1.0
 
     def __init__(self) -> None:
         # Forgetting the high-water mark costs as much as running an empty target; not needed if the target before
@@ -29,14 +30,16 @@ class Usage:
             Usage._floor = _peak()
         else:
             self._exact = True
-        self._children = _children_seconds()
+        # Nobody waits for a child between the end of one target's measures and the begin of the next one's.
+        self._children = Usage._last_children if Usage._last_children >= 0 else _children_seconds()
         self._cpu = time.process_time()
         self._wall = time.perf_counter()
 
     def measures(self) -> Measures:
         """What was used since the start."""
         wall = time.perf_counter() - self._wall
-        cpu = time.process_time() - self._cpu + _children_seconds() - self._children
+        children = Usage._last_children = _children_seconds()
+        cpu = time.process_time() - self._cpu + children - self._children
         peak = Usage._last_peak = _peak()
         return Measures(wall, cpu, peak, self._exact)
 

@@ -61,12 +61,13 @@ def _run_job(place: Workplace, job: BundleJob) -> None:
     next_job: Optional[BundleJob] = job
     while next_job is not None:
         # One write takes the outcome of the target before along. First say "started", then look for the recall.
-        place.outcome.write(frames.STARTED, next_job.id, next_job.attempt, os.fstat(1).st_size)
+        log_start = place.log_size()
+        place.outcome.write(frames.STARTED, next_job.id, next_job.attempt, log_start)
         place.outcome.flush()
         if place.is_recalled():
             place.outcome.write(frames.GAVE_BACK, next_job.id, next_job.attempt)
             raise WorkerMustEnd
-        next_job = Attempt(place, next_job).run()
+        next_job = Attempt(place, next_job, log_start).run()
 
 
 def exit_now(status: int) -> NoReturn:

@@ -221,3 +221,49 @@ def test_frames_of_a_file_that_is_not_whole_is_damage() -> None:
     for broken in (data[:-1], data[: start + 3], bytes(flipped), data[:start] + bytes(len(data) - start)):
         with pytest.raises(Damaged):
             list(frames.frames_of(io.BytesIO(broken), 0, len(data)))
+
+
+LEFT_NOTHING = (0, None, None, None)
+
+
+@given(
+    st.integers(-2, 2**65),
+    st.integers(-2, 2**33),
+    st.integers(-2, 2**65),
+    st.floats(allow_nan=False),
+    st.booleans(),
+)
+def test_numbers_that_every_target_has_are_read_as_written(
+    id: int, attempt: int, size: int, seconds: float, exact: bool
+) -> None:
+    """Packed as numbers where they fit, as a pickle where not."""
+    started = (frames.STARTED, id, attempt, size)
+    succeeded = (frames.SUCCEEDED, id, attempt, (seconds, seconds, size, exact), *LEFT_NOTHING)
+    data = frames.encode(started) + frames.encode(succeeded)
+
+    assert [frame.body for frame in frames.decode(data)] == [started, succeeded]
+
+
+def test_an_outcome_that_leaves_something_is_read_as_written() -> None:
+    bodies = [
+        (frames.SUCCEEDED, 1, 1, (0.1, 0.1, 5, True), *left)
+        for left in [(1, None, None, None), (0, ("C", 1, 1.0, 0.5, b"p", ()), None, None), (0, None, 0, None),
+                     (0, None, None, (b"t", b"v", None, ()))]
+    ]  # fmt: skip
+    data = b"".join(map(frames.encode, bodies))
+
+    assert [frame.body for frame in frames.decode(data)] == bodies
+
+
+@pytest.mark.parametrize("body", [b"s", b"d", b"s" * 20, b"s" * 22, b"d" * 37, b"d" * 39, b"q", b"r"])
+def test_numbers_of_another_size_or_kind_are_damage(body: bytes) -> None:
+    with pytest.raises(Damaged):
+        frames.decode(HEADER.pack(len(body), zlib.crc32(body)) + body)
+
+
+def test_offsets_count_from_the_beginning_of_the_file() -> None:
+    first, second = frames.encode((frames.STARTED, 1, 1, 0)), frames.encode(("w", 1, 1, "text"))
+
+    found = frames.decode(second, 0, len(first))
+
+    assert [(frame.start, frame.end) for frame in found] == [(len(first), len(first) + len(second))]

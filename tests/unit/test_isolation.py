@@ -9,7 +9,6 @@ import gc
 import io
 import logging
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from jobtree import isolation
 from jobtree.isolation import Baseline
 from tests.unit.test_files_removal import NOBODY
 
@@ -313,16 +311,3 @@ def test_lowered_hard_limit_ends_the_worker() -> None:
 
     with tempfile.TemporaryDirectory() as directory:  # on a path that anybody may walk
         in_worker(Path(directory), action, user=NOBODY)
-
-
-def test_random_numbers_differ_after_each_reseeding() -> None:
-    state = random.getstate()
-    try:
-        numbers = set()
-        for _ in range(20):
-            random.seed(1)
-            isolation.reseed()
-            numbers.add(random.random())
-        assert len(numbers) == 20
-    finally:
-        random.setstate(state)

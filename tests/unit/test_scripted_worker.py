@@ -51,7 +51,7 @@ def written_by_real(paths: TreePaths, target: Target, value: Any) -> tuple[list[
     """What a real worker writes of a target that has run, and with which job it goes on."""
     make_bundle(paths, 7)
     place = real_place(paths, 7)
-    outcome, next_job = Attempt(place, JOB)._succeed(target, value, Usage(), may_go_on=True)
+    outcome, next_job = Attempt(place, JOB, 0)._succeed(target, value, Usage(), may_go_on=True)
     place.outcome.write(*outcome)
     place.outcome.flush()
     os.close(place._control.fd())
