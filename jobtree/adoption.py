@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 from batchsystems.abstract import End
-from jobtree import blame, clock, frames
+from jobtree import blame, clock, frames, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
 from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
@@ -66,6 +66,8 @@ class Adopter:
         self.paths = paths
         self.collected = Collected()
         self.import_error: Optional[str] = None
+        # What targets left in global temporary directories may not be on the disk, and no sync will tell.
+        self._distrust = not soundness.is_trusted(paths)
         self._import_failures: set[int] = set()
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
@@ -74,6 +76,12 @@ class Adopter:
         """Hand over what has come together."""
         collected, self.collected = self.collected, Collected()
         return self.tree.take_changes(), collected
+
+    def trust(self) -> None:
+        """What was left by masters before this one has been adopted, or will be made again, and is committed."""
+        if self._distrust:
+            soundness.trust(self.paths)
+            self._distrust = False
 
     # -- while a bundle runs -----------------------------------------------------------------------------------
 
@@ -139,10 +147,17 @@ class Adopter:
         if job is None or (pending.total if pending is not None else 0) != count:
             self._drop(bundle)
             return
-        self._measure(bundle, job, Measures(*measures))
         if self.tree.with_global_dir:
             # Before the commit the master makes durable what the target may have left there, or in those above.
-            self.collected.sync.update(self.tree.ancestors_with_global_dir(id))
+            left = self.tree.ancestors_with_global_dir(id)
+            if left and self._distrust and goes_on is None:
+                # Where its worker went on to the next target it had synced first, and was not refused.
+                self._drop(bundle)
+                self.tree.lost(id, attempt, charge=False)
+                self._warn(f"job {job_name(id)}: what it left may not be on the disk, so it runs once more")
+                return
+            self.collected.sync.update(left)
+        self._measure(bundle, job, Measures(*measures))
         children = None
         child: Optional[GoesOn] = None
         if pending is not None and count:

@@ -7,6 +7,9 @@
      +-- RunStopped            (3)   the run ended before the tree did; the same command continues
      +-- AnotherMaster         (4)   another master runs this tree
      +-- StorageError          (5)   the disk refused; the tree on it is as of the last commit
+     |    +-- SyncFailed             what was written may not be on the disk
+     |    +-- DamagedFile            a file of the tree is not as it was written
+     |    +-- DamagedTree            the database is, so that the tree cannot be believed
      +-- TargetError                 raised inside a target's code: the target fails with this message
      |    +-- TargetNotInitialised   a subclass did not call Target.__init__
      |    +-- FollowOnExists         a second follow-on was set
@@ -71,6 +74,18 @@ class StorageError(JobTreeError):
     """The disk refused a write, or what is on it is damaged."""
 
     exit_status = 5
+
+
+class SyncFailed(StorageError):
+    """What was written may not be on the disk, although it can be read; it is never synced a second time."""
+
+
+class DamagedFile(StorageError):
+    """A file of the job tree is not as it was written."""
+
+
+class DamagedTree(StorageError):
+    """The database of a job tree is damaged; nothing in it is believed."""
 
 
 class TargetError(JobTreeError):

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
-from jobtree.errors import StorageError
+from jobtree.errors import StorageError, SyncFailed
 
 LOCAL = frozenset(
     ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2", "bcachefs", "ubifs",
@@ -37,8 +37,8 @@ SYNCFS_FLUSHES = frozenset(
 """File systems on which syncfs(2) is known to flush file data. FUSE is not: it does not hand syncfs on."""
 
 
-def refused(error: OSError, path: str) -> StorageError:
-    """The StorageError for what the system said about a path."""
+def refused(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:
+    """The StorageError (or a more special one, ``kind``) for what the system said about a path."""
     what = error.strerror or str(error)
     advice = {
         errno.ENOSPC: "Free some space there and start the same command again; nothing that was finished is lost.",
@@ -51,25 +51,25 @@ def refused(error: OSError, path: str) -> StorageError:
         error.errno or 0,
         "Once that is mended, start the same command again; it goes on from the last commit.",
     )
-    return StorageError(f"{path}: {what}. {advice}")
+    return kind(f"{path}: {what}. {advice}")
 
 
 def fsync(fd: int, path: str) -> None:
-    """Make an open file durable, or raise StorageError; never tried again."""
+    """Make an open file durable, or raise SyncFailed; never tried again."""
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno == errno.EINVAL:
             return  # some network file systems cannot sync a directory, and say so with EINVAL
-        raise refused(error, path) from error
+        raise refused(error, path, SyncFailed) from error
 
 
 def fdatasync(fd: int, path: str) -> None:
-    """Make the content of an open file durable, or raise StorageError."""
+    """Make the content of an open file durable, or raise SyncFailed."""
     try:
         getattr(os, "fdatasync", os.fsync)(fd)
     except OSError as error:
-        raise refused(error, path) from error
+        raise refused(error, path, SyncFailed) from error
 
 
 def fsync_directory(path: str) -> None:
@@ -98,6 +98,27 @@ def replace_durably(path: str, data: bytes) -> None:
         fsync_directory(os.path.dirname(path))
     except OSError as error:
         raise refused(error, path) from error
+
+
+def install(temporary: str, path: str) -> None:
+    """Put a finished file, which nobody has open, durably in the place of another. Raises StorageError."""
+    try:
+        _fsync_open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise refused(error, path) from error
+    fsync_directory(os.path.dirname(path))
+
+
+def rename(path: str, to: str) -> None:
+    """Give a file another name in its directory, durably; one that is not there is ignored. Raises StorageError."""
+    try:
+        os.rename(path, to)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise refused(error, path) from error
+    fsync_directory(os.path.dirname(to))
 
 
 def final_name(name: str) -> str:
@@ -291,7 +312,7 @@ def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int
             if _syncfs(fd) == 0:
                 return
             number = ctypes.get_errno()
-            raise refused(OSError(number, os.strerror(number)), present[0])
+            raise refused(OSError(number, os.strerror(number)), present[0], SyncFailed)
         finally:
             os.close(fd)
     for path in present:

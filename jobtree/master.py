@@ -121,6 +121,7 @@ class Master:
         collected = self._write_collected()
         self._find_untold(collected)
         self._finish(collected, over, [])
+        self._adopter.trust()
         self._remover.add(self._store.removals())
         bundles.sweep(self._paths, set())
         tempdirs.sweep_local(self._run)

@@ -1,6 +1,9 @@
 """Every name inside a job tree directory is spelled here and nowhere else.
 
     tree.sqlite (-wal, -shm)   the tree (jobtree.store)
+    copy.sqlite                how it was a while ago, should that be damaged (jobtree.copies)
+    tree.sqlite.damaged        what was damaged, after a return to the copy
+    synced                     is there unless a sync has failed (jobtree.soundness)
     lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
     settings.json              the options of the latest start, which jobTreeRun goes on with
@@ -52,6 +55,16 @@ class TreePaths:
     def database(self) -> str:
         """The SQLite file."""
         return os.path.join(self.root, "tree.sqlite")
+
+    @property
+    def copy(self) -> str:
+        """The copy of the database that the master makes from time to time."""
+        return os.path.join(self.root, "copy.sqlite")
+
+    @property
+    def synced(self) -> str:
+        """The mark that is taken away when a sync has failed."""
+        return os.path.join(self.root, "synced")
 
     @property
     def lock(self) -> str:

@@ -7,6 +7,7 @@ what it keeps (the tree, the run's token) is not touched.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError
 from batchsystems.single_machine import SingleMachine
-from jobtree import environment, files, launcher, lock, processtree, report, serialization, treedir
+from jobtree import environment, files, launcher, lock, processtree, report, serialization, soundness, treedir
 from jobtree.environment import Environment
-from jobtree.errors import JobTreeError, RunStopped, UsageError
+from jobtree.errors import JobTreeError, RunStopped, SyncFailed, UsageError
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
 from jobtree.master import Master
@@ -83,27 +84,42 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) 
         new = False
         if target is not None:
             _compare(config, target, recorded)
-    store = Store(paths.database, exclusive=files.is_network(paths.root))
+        soundness.ensure(paths)
+    with (
+        soundness.reading(paths),
+        contextlib.closing(Store(paths.database, exclusive=files.is_network(paths.root))) as store,
+    ):
+        return _run_store(paths, settings, recorded, config, store, new)
+
+
+def _run_store(
+    paths: TreePaths,
+    settings: Settings,
+    recorded: Environment,
+    config: treedir.Config,
+    store: Store,
+    new: bool,
+) -> Ended:
+    tree = _load(store, settings)
+    if store.bundles():
+        processtree.kill_strays(config.run)
+    if not tree.complete:
+        log.info(
+            "%s job tree %s: %s ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
+            report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
+        )  # fmt: skip
+    already_complete = tree.complete
+    batch = _batch_system(paths, settings, recorded, config.run, warm_up=not already_complete)
     try:
-        tree = _load(store, settings)
-        if store.bundles():
-            processtree.kill_strays(config.run)
-        if not tree.complete:
-            log.info(
-                "%s job tree %s: %s ready, %d waiting, %d done", "New" if new else "Continuing", paths.root,
-                report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
-            )  # fmt: skip
-        already_complete = tree.complete
-        batch = _batch_system(paths, settings, recorded, config.run, warm_up=not already_complete)
-        try:
-            master = Master(paths, store, tree, batch, settings, recorded, config.run)
-            master.recover()  # also a complete tree's: the master may have died before it had cleaned up
-            master.run()
-        finally:
-            batch.close()
-        return _already_complete(paths, tree) if already_complete else _end(paths, master, tree)
+        master = Master(paths, store, tree, batch, settings, recorded, config.run)
+        master.recover()  # also a complete tree's: the master may have died before it had cleaned up
+        master.run()
+    except SyncFailed:
+        soundness.distrust(paths)
+        raise
     finally:
-        store.close()
+        batch.close()
+    return _already_complete(paths, tree) if already_complete else _end(paths, master, tree)
 
 
 def _paths(settings: Settings) -> TreePaths:
@@ -175,6 +191,7 @@ def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treed
     target.rv()  # what the root's run() returns is the result of the run
     packed = _pack_root(target, recorded)
     treedir.make_directories(paths)
+    soundness.trust(paths)
     files.write_new(paths.database)  # made here for its mode: SQLite would let others read it
     store = Store(paths.database, new=True, exclusive=files.is_network(paths.root))
     try:
@@ -222,6 +239,7 @@ def _load(store: Store, settings: Settings) -> Tree:
         store.write(tree.take_changes(), tree.counts)
     if store.get("ended") != "complete":
         store.set("ended", "")
+    store.set("kernel", soundness.this_kernel())
     store.commit()
     return tree
 

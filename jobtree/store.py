@@ -27,7 +27,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Optional
 
-from jobtree.errors import BrokenInvariant, StorageError
+from jobtree import database
+from jobtree.errors import BrokenInvariant, DamagedTree, StorageError
 from jobtree.events import Changes, Job, State
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, ShapeStats, memory_step
 from jobtree.values import RESULT, Returned, Values
@@ -402,6 +403,8 @@ class _Translated:
     def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         if isinstance(error, sqlite3.IntegrityError):
             raise BrokenInvariant(f"{self._path}: {error}") from error
+        if isinstance(error, (sqlite3.Error, UnicodeDecodeError)) and database.is_damage(error):
+            raise DamagedTree(f"{self._path} is damaged: {error}.") from error
         if isinstance(error, sqlite3.Error):
             raise StorageError(
                 f"{self._path}: {error}. The master stops here and the tree stays as it was at the last commit. Look "

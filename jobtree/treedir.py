@@ -19,7 +19,7 @@ from jobtree.version import VERSION
 
 _OURS = frozenset(
     ["lock", "lock.json", "config.json", "environment.json", "settings.json", "tree.sqlite", "tree.sqlite-wal",
-     "tree.sqlite-shm", "tree.sqlite-journal"]
+     "tree.sqlite-shm", "tree.sqlite-journal", "tree.sqlite.new", "synced"]
 )  # fmt: skip
 
 

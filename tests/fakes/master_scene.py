@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from batchsystems.abstract import Submission
-from jobtree import files, run, treedir
+from jobtree import files, rows, run, soundness, treedir
 from jobtree.environment import Environment
 from jobtree.events import ROOT_PARENT, Job
 from jobtree.frames import Packed
@@ -38,6 +38,7 @@ def make_tree(paths: TreePaths, root: Packed) -> None:
     """Make a tree on disk as a start does, but for the pickling."""
     treedir.make_root(paths)
     treedir.make_directories(paths)
+    soundness.trust(paths)
     store = Store(paths.database, new=True)
     store.raise_generation()
     store.begin()
@@ -226,34 +227,12 @@ def left_behind(paths: TreePaths) -> list[str]:
     return sorted(found)
 
 
-_WRONG = {
-    "the counts of a shape are not those of its rows": """
-        SELECT shapes.id, name, ready, issued, blocked, failed FROM shapes LEFT JOIN (
-            SELECT shape, sum(state = 0) AS r, sum(state = 1) AS i, sum(state = 2) AS b, sum(state = 3) AS f
-            FROM jobs GROUP BY shape) AS found ON shape = shapes.id
-        WHERE (ready, issued, blocked, failed)
-            != (coalesce(r, 0), coalesce(i, 0), coalesce(b, 0), coalesce(f, 0))""",
-    "a job waits for another number of children than there are": """
-        SELECT jobs.id, pending, n FROM jobs LEFT JOIN (
-            SELECT parent, count(*) AS n FROM jobs GROUP BY parent) AS below ON below.parent = jobs.id
-        WHERE pending != coalesce(n, 0)""",
-    "a job below one that is not blocked": """
-        SELECT jobs.id, above.id, above.state FROM jobs LEFT JOIN jobs AS above ON jobs.parent = above.id
-        WHERE jobs.parent != 0 AND above.state IS NOT 2""",
-    "a job that is not in the bundle that it should be in": """
-        SELECT jobs.id, state, bundle FROM jobs LEFT JOIN bundles ON jobs.bundle = bundles.id
-        WHERE (state = 1) != (bundle > 0) OR (state = 1 AND bundles.id IS NULL)""",
-    "a mention by nobody": """
-        SELECT holder, token FROM mentions WHERE holder != 0
-        AND holder NOT IN (SELECT id FROM jobs) AND holder NOT IN (SELECT token FROM promised)""",
-    "a value that nobody mentions": "SELECT token FROM promised WHERE token NOT IN (SELECT token FROM mentions)",
-}
-
-
 def check_rows(paths: TreePaths) -> None:
     """What must hold of the rows, and of the files they name, after every commit."""
-    for what, query in _WRONG.items():
-        found = query_rows(paths, query)
-        assert not found, f"{what}: {found}"
+    connection = sqlite3.connect(paths.database, isolation_level=None)
+    try:
+        assert rows.find_wrong(connection) == []
+    finally:
+        connection.close()
     for (file,) in query_rows(paths, "SELECT file FROM promised WHERE file IS NOT NULL"):
         assert os.path.exists(paths.absolute(file)), f"the file {file} of a kept value is gone"
