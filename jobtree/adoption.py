@@ -12,8 +12,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
-from batchsystems.abstract import End
-from jobtree import blame, clock, frames, soundness
+from batchsystems.abstract import End, Reason
+from jobtree import blame, clock, frames, heartbeat, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
 from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
@@ -129,6 +129,20 @@ class Adopter:
         elif kind == frames.GAVE_BACK:
             bundle.current = None
             self.tree.recalled(body[1], body[2])
+        elif kind == frames.RECALLED:
+            # Whatever was started stands before this frame; the worker will start nothing else.
+            bundle.recalled = True
+            self.give_back(bundle)
+        elif kind == frames.END:
+            self._end(bundle, body)
+
+    @staticmethod
+    def _end(bundle: RunningBundle, body: tuple[Any, ...]) -> None:
+        try:
+            bundle.end = heartbeat.end_of(bundle.name, body)
+        except ValueError as error:
+            raise frames.Damaged(f"its end makes no sense: {error}") from error
+        bundle.host = bundle.end.host
 
     def _succeeded(
         self,
@@ -147,7 +161,7 @@ class Adopter:
         if job is None or (pending.total if pending is not None else 0) != count:
             self._drop(bundle)
             return
-        if self.tree.with_global_dir:
+        if self.tree.with_global_dir and not bundle.supervised:
             # Before the commit the master makes durable what the target may have left there, or in those above.
             left = self.tree.ancestors_with_global_dir(id)
             if left and self._distrust and goes_on is None:
@@ -254,7 +268,9 @@ class Adopter:
         bundle.current = None
         if suspect is not None:
             self._judge(bundle, suspect, end, charge)
-        elif not bundle.started_any and not bundle.recalled and charge:
+        elif end.reason is Reason.NEVER_FITS and not bundle.started_any:
+            self._never_fits(bundle, end)
+        elif not bundle.started_any and not bundle.recalled and charge and end.reason is not Reason.CANCELLED:
             self._never_started(bundle, end)
         self.give_back(bundle)
         self._drop(bundle)
@@ -290,6 +306,18 @@ class Adopter:
             losses = job.losses
             self._note(job, name, suspect[1], failure, bundle, self.tree.lost(*suspect, alone=True), losses)
 
+    def _never_fits(self, bundle: RunningBundle, end: End) -> None:
+        """The batch system will never run it: give up those jobs that asked for the most; the rest may fit."""
+        jobs = self.tree.in_bundle(bundle.id)
+        most = max((job.memory for job in jobs), default=0)
+        failure = Failure("resources", f"the batch system will never start it: {end.detail}", "", "", 0, 0)
+        bundle.failed = True
+        for job in jobs:
+            if job.memory == most:
+                name, attempt, tries = self._count_failure(job), job.attempt, job.tries
+                state = self.tree.failed(job.id, attempt, final=True)
+                self._note(job, name, attempt, failure, bundle, state, tries)
+
     def _never_started(self, bundle: RunningBundle, end: End) -> None:
         """A worker that ran nothing at all: its first job takes the loss, so that this cannot go on for ever."""
         jobs = self.tree.in_bundle(bundle.id)
@@ -298,9 +326,12 @@ class Adopter:
         job = min(jobs, key=lambda job: job.id)
         how = f"exit status {end.status}" if end.status is not None else f"{end.kind.value}"
         detail = f" ({end.detail})" if end.detail else ""
-        launcher_log = os.path.join(self.paths.root, "logs", "launcher.log")
+        if bundle.supervised:
+            where = f"; the log of bundle {bundle.name} is {self.paths.log(bundle.id)}"
+        else:
+            where = f"; see {os.path.join(self.paths.root, 'logs', 'launcher.log')}"
         failure = Failure(
-            "worker", f"its worker ended with {how}{detail} before it started anything; see {launcher_log}", "",
+            "worker", f"its worker ended with {how}{detail} before it started anything{where}", "",
             *self._last_output(bundle),
         )  # fmt: skip
         bundle.failed = True
@@ -334,8 +365,8 @@ class Adopter:
         given_up = state is State.FAILED
         path = self.paths.log(bundle.id)
         row = FailureRow(
-            job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None, self._host,
-            bundle.name, clock.wall(),
+            job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None,
+            bundle.host if bundle.supervised else self._host, bundle.name, clock.wall(),
         )  # fmt: skip
         # Relative to the tree in the store, so that the tree can be moved.
         self.store.note_failure(row._replace(log=row.log and os.path.relpath(row.log, self.paths.root)))

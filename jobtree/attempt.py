@@ -14,7 +14,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 from jobtree import clock, files, frames, randomness, serialization, tempdirs
 from jobtree.errors import CannotImport, JobTreeError, StorageError, TargetError
-from jobtree.frames import BundleJob, Failure, Packed
+from jobtree.frames import BundleJob, Failure, Packed, Supervision
 from jobtree.paths import job_id
 from jobtree.target import Recorded, Target, check_target, set_surroundings
 from jobtree.usage import Usage
@@ -102,14 +102,19 @@ class Attempt:
         if error is not None:
             failure = self._explain(error, log_end)
             outcome = (frames.FAILED, job.id, job.attempt, tuple(usage.measures()), tuple(failure))
+        if next_job is not None or (place.header.supervision is not None and error is None):
+            self._make_durable()
         place.outcome.write(*outcome)
         if next_job is not None:
-            if place.header.durable and (self._asked_global or place.header.global_dirs):
-                files.make_durable([place.paths.global_dirs])
             place.outcome.flush(sync=True)
         if why is not None:
             raise WorkerMustEnd
         return next_job
+
+    def _make_durable(self) -> None:
+        """What targets left in global temporary directories; the master can do that for its own machine only."""
+        if self._place.header.durable and (self._asked_global or self._place.header.global_dirs):
+            files.make_durable([self._place.paths.global_dirs])
 
     def _run_target(self) -> tuple[Optional[BaseException], Optional[Target], Any]:
         """Load the target and run it. Returns what it raised, the target, and what it returned."""
@@ -249,12 +254,21 @@ class Attempt:
         return (
             not header.isolate
             and clock.elapsed() - self._place.started < header.job_time
+            and self._has_time_for(packed)
             and (packed.memory or header.default_memory) <= header.memory
             # Exactly: numerical libraries were told to use so many threads when this worker began.
             and (packed.cpu or header.default_cpu) == header.cpu
             and all(token in self._place.values for token in packed.mentions)
             and not self._place.is_recalled()
         )
+
+    def _has_time_for(self, packed: Packed) -> bool:
+        place = self._place
+        if place.header.supervision is None:
+            return True
+        limit = Supervision(*place.header.supervision).time_limit
+        left = limit - (clock.elapsed() - place.started)
+        return not limit or (packed.time or place.header.job_time) <= left
 
     def _job_of(self, packed: Packed, id: int, attempt: int, step: int) -> BundleJob:
         header, values = self._place.header, self._place.values

@@ -2,7 +2,9 @@
 
 ``bundles/B`` is written by the master and read by the worker; ``outcomes/B`` is made empty by the master, so that no
 "no such file" can be cached anywhere, and written by the worker. Neither is synced: after a power cut the workers of
-this machine are dead too, and a bundle is simply made again. What has to survive is in the store.
+this machine are dead too, and a bundle is simply made again. What has to survive is in the store. It is otherwise
+where workers outlive the master: there a bundle has a supervisor with a heartbeat, and all of these files are on the
+disk before it is submitted.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Callable, Optional
 
-from jobtree import files, frames
+from batchsystems.abstract import End
+from jobtree import files, frames, heartbeat
 from jobtree.blame import Judgement
-from jobtree.frames import BundleHeader, BundleJob, Frame
+from jobtree.frames import BundleHeader, BundleJob, Frame, Supervision
 from jobtree.paths import TreePaths, job_id
 from jobtree.schema import ChildRow
 
@@ -28,8 +31,39 @@ _ROWS_IN_MEMORY = 4000
 def write_bundle(paths: TreePaths, header: BundleHeader, jobs: Sequence[BundleJob]) -> None:
     """Make the files of a bundle that is about to be submitted. Raises StorageError."""
     body = [frames.NO_RECALL, frames.encode(header), *map(frames.encode, jobs)]
-    files.write_new(paths.outcome(header.bundle))
-    files.write_new(paths.bundle(header.bundle), b"".join(body))
+    bundle = header.bundle
+    if header.supervision is None:
+        files.write_new(paths.outcome(bundle))
+        files.write_new(paths.bundle(bundle), b"".join(body))
+        return
+    for path in _files_of(paths, bundle):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    files.write_durably(paths.outcome(bundle), b"")
+    files.write_durably(paths.heartbeat(bundle), bytes(heartbeat.BLOCK))
+    files.write_durably(paths.bundle(bundle), b"".join(body))
+
+
+def sync_names(paths: TreePaths, numbers: Iterable[int]) -> None:
+    """Make the names of files of supervised bundles durable. Raises StorageError."""
+    for folder in sorted({os.path.dirname(path) for number in numbers for path in _files_of(paths, number)}):
+        files.fsync_directory(folder)
+
+
+def _files_of(paths: TreePaths, bundle: int) -> list[str]:
+    return [
+        paths.outcome(bundle), paths.heartbeat(bundle), paths.bundle(bundle), paths.claim(bundle), paths.log(bundle)
+    ]  # fmt: skip
+
+
+def supervision(paths: TreePaths, bundle: int) -> Optional[Supervision]:
+    """What the supervisor of a bundle was told, if it has one; None too if the bundle's file is gone or damaged."""
+    data = files.read_from(paths.bundle(bundle), 0, _PIECE)
+    try:
+        found = frames.decode(data, 1)
+        told = BundleHeader(*found[0].body).supervision if found else None
+        return Supervision(*told) if told else None
+    except (frames.Damaged, TypeError):
+        return None
 
 
 def recall(paths: TreePaths, bundle: int) -> None:
@@ -37,12 +71,17 @@ def recall(paths: TreePaths, bundle: int) -> None:
     files.write_byte(paths.bundle(bundle), 0, frames.RECALL)
 
 
-def claim(paths: TreePaths, bundle: int) -> None:
-    """Take the claim of a bundle, so that no worker can start it from now on."""
-    files.make_once(paths.claim(bundle), b"master\n")
+def cancel(paths: TreePaths, bundle: int) -> None:
+    """Tell a bundle's supervisor to end the worker."""
+    files.write_byte(paths.bundle(bundle), 0, frames.CANCEL)
 
 
-def remove_bundle(paths: TreePaths, bundle: int, log: bool) -> None:
+def claim(paths: TreePaths, bundle: int) -> bool:
+    """Take the claim of a bundle, so that no worker can start it from now on. False: a worker has it."""
+    return files.make_once(paths.claim(bundle), b"master\n")
+
+
+def remove_bundle(paths: TreePaths, bundle: int, log: bool, supervised: bool = False) -> None:
     """Remove the files of a bundle that is over; log: that too, if it is empty or wanted no more.
 
     The bundle's own file goes first: a worker that starts too late looks for it again after its claim.
@@ -50,6 +89,8 @@ def remove_bundle(paths: TreePaths, bundle: int, log: bool) -> None:
     files.remove(paths.bundle(bundle))
     files.remove(paths.claim(bundle))
     files.remove(paths.outcome(bundle))
+    if supervised:
+        files.remove(paths.heartbeat(bundle))
     if log:
         files.remove(paths.log(bundle))
 
@@ -76,15 +117,19 @@ def wait_for_worker(paths: TreePaths, bundle: int) -> None:
 def sweep(paths: TreePaths, known: set[int]) -> None:
     """Remove files of bundles that the store does not know: they were made, and the master died before the commit.
 
-    Called at the start, when no worker of this run is alive that could need them, and at the end.
+    Called at the start and at the end, when no worker is alive that could need them but those of known bundles.
     """
-    for kind in ("bundles", "claims", "outcomes"):
+    for kind in ("bundles", "claims", "outcomes", "heartbeats"):
         for folder, name in _entries(os.path.join(paths.root, kind)):
-            if not name.isdigit() or int(name) not in known:
+            # A claim that is just being made on a network file system has more than a number for its name.
+            number = name.partition(".")[0] if kind == "claims" else name
+            if not number.isdigit() or int(number) not in known:
                 files.remove(os.path.join(folder, name))
+    # Supervisors that come later must find the directories of claims and logs.
+    spared = {os.path.dirname(path) for number in known for path in _files_of(paths, number)}
     # Not globalTempDirs: an empty directory there may be a chain's, which its children are about to write to.
-    for kind in ("bundles", "claims", "outcomes", "values", "logs"):
-        _remove_empty(os.path.join(paths.root, kind))
+    for kind in ("bundles", "claims", "outcomes", "heartbeats", "values", "logs"):
+        _remove_empty(os.path.join(paths.root, kind), spared)
 
 
 def _entries(top: str) -> Iterator[tuple[str, str]]:
@@ -93,9 +138,9 @@ def _entries(top: str) -> Iterator[tuple[str, str]]:
             yield folder, name
 
 
-def _remove_empty(top: str) -> None:
+def _remove_empty(top: str, spared: Set[str]) -> None:
     for folder, _, _ in os.walk(top, topdown=False):
-        if folder != top:
+        if folder != top and folder not in spared:
             try:
                 os.rmdir(folder)
             except OSError:
@@ -119,13 +164,13 @@ class RunningBundle:
     """A bundle that is not over: what the master has read of it.
 
     ``offset`` is how far its outcome file was read; ``safe_offset`` how far it may be called adopted: not beyond the
-    first frame that still waits for its outcome.
+    first frame that still waits for its outcome. ``end`` and ``host`` are what its supervisor wrote, if it has one.
     """
 
     __slots__ = (
-        "current", "current_since", "damaged", "enforced", "expected", "failed", "finished", "heard", "id", "issued_at",
-        "log_start", "name", "offset", "path", "pending", "recalled", "seconds", "shape", "size", "started_any",
-        "value_files",
+        "backend", "current", "current_since", "damaged", "end", "enforced", "expected", "failed", "finished", "heard",
+        "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled", "seconds", "shape",
+        "size", "started_any", "supervised", "value_files",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
@@ -151,6 +196,36 @@ class RunningBundle:
         self.enforced: Optional[tuple[tuple[int, int], Judgement]] = None
         self.pending: Optional[Pending] = None
         self.value_files: list[str] = []
+        self.backend = ""
+        self.supervised = False
+        self.host = ""
+        self.end: Optional[End] = None
+
+    def replay(self) -> None:
+        """Find out again what an earlier master had read: which target is running, and how many have run."""
+        if not self.offset:
+            return
+        try:
+            with open(self.path, "rb") as file:
+                for body in frames.frames_of(file, 0, self.offset):
+                    self._note(body)
+        except (OSError, frames.Damaged):
+            self.started_any = True  # something had been read there
+
+    def _note(self, body: Any) -> None:
+        kind = body[0]
+        if kind == frames.STARTED:
+            self.current, self.log_start, self.started_any = (body[1], body[2]), body[3], True
+        elif kind in (frames.SUCCEEDED, frames.FAILED):
+            self.current = None
+            self.finished += 1
+        elif kind in (frames.CANNOT_IMPORT, frames.GAVE_BACK):
+            self.current = None
+        elif kind == frames.RECALLED:
+            self.recalled = True
+        elif kind == frames.END:
+            self.end = heartbeat.end_of(self.name, body)
+            self.host = self.end.host
 
     @property
     def safe_offset(self) -> int:

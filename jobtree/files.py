@@ -30,6 +30,10 @@ LOCAL = frozenset(
 )  # fmt: skip
 """File systems that only this machine sees, with locks and shared memory that work. Any other may be on a network."""
 
+_NO_LINKS = frozenset(
+    [errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES]
+)
+
 SYNCFS_FLUSHES = frozenset(
     ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "zfs", "bcachefs", "tmpfs", "ramfs",
      "overlay", "nfs", "nfs4", "lustre", "gpfs"]
@@ -163,29 +167,63 @@ def write_new(path: str, data: bytes = b"") -> None:
         raise refused(error, path) from error
 
 
-def make_once(path: str, data: bytes) -> bool:
+def make_once(path: str, data: bytes, directories: bool = True) -> bool:
     """Make a file if it is not there, in one operation that the file system decides. False: somebody else did.
 
-    On a network file system the answer to the one who made it can be lost; then what is in it tells (data must be
-    different for everybody who tries). Raises StorageError.
+    data must be different for everybody who tries: on a network file system the answer to the one who made it can be
+    lost, and then what is in the file tells. directories: make the one that it is in, if that is not there.
+    Raises StorageError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         try:
-            try:
-                fd = os.open(path, flags, 0o600)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-                fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            return read(path) == data
+            return _make_once(path, data)
+        except FileNotFoundError:
+            if not directories:
+                raise
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            return _make_once(path, data)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def _make_once(path: str, data: bytes) -> bool:
+    # An exclusive creation can succeed on the server and be reported as refused when it is asked again after a lost
+    # answer; the file is empty then, and nobody has won. A link brings its content along.
+    if is_network(os.path.dirname(path)):
+        linked = _link_once(path, data)
+        if linked is not None:
+            return linked
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return read(path) == data
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _link_once(path: str, data: bytes) -> Optional[bool]:
+    """The same by a hard link to a file of our own; None where there are none (FUSE, CIFS, some parallel systems)."""
+    own = f"{path}.{os.urandom(8).hex()}"
+    fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
         try:
             write_all(fd, data)
         finally:
             os.close(fd)
-    except OSError as error:
-        raise refused(error, path) from error
-    return True
+        try:
+            os.link(own, path)
+            return True
+        except FileExistsError:
+            return read(path) == data
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return None
+            raise
+    finally:
+        remove(own)
 
 
 def read(path: str) -> Optional[bytes]:

@@ -16,9 +16,10 @@ still grow. What that asks for:
     frames that every target has, *started* and the outcome of one that leaves nothing behind, are numbers only, and
     packed as such (a third of the time of a pickle): a letter, then the numbers. A pickle begins with no letter.
 
-The bundle's file starts with one more byte before its frames, the *control byte*: 0, or 1 when the master recalls
-what has not been started. It is there from the beginning because a name that does not exist yet may be cached as
-absent by a network file system, while one byte, read after a fresh open, is seen.
+The bundle's file starts with one more byte before its frames, the *control byte*: 0, 1 when the master recalls what
+has not been started, or 2 when it cancels the bundle (only a supervisor looks for that). It is there from the
+beginning because a name that does not exist yet may be cached as absent by a network file system, while one byte, read
+after a fresh open, is seen.
 
 The first frame of a bundle is a ``BundleHeader``, the rest are ``BundleJob``; an outcome file holds tuples whose first
 item is one of the letters below. The version in the header must be ours: bundles do not outlive an upgrade, they are
@@ -54,6 +55,9 @@ MESSAGE = "m"
 CANNOT_IMPORT = "x"
 GAVE_BACK = "r"
 WARNING = "w"
+RECALLED = "a"
+END = "e"
+"""These two are the supervisor's: the recall has reached the worker, and how the bundle ended (jobtree.heartbeat)."""
 
 _STARTED = struct.Struct("<BQIQ")
 """A letter, id, attempt, where its output begins."""
@@ -64,6 +68,7 @@ _NOTHING = (0, None, None, None)
 
 RECALL = b"\x01"
 NO_RECALL = b"\x00"
+CANCEL = b"\x02"
 
 
 class BundleHeader(NamedTuple):
@@ -84,6 +89,23 @@ class BundleHeader(NamedTuple):
     log_level: Optional[str]
     default_memory: int
     default_cpu: float
+    supervision: Optional[tuple[Any, ...]] = None
+    """``Supervision``, as a plain tuple; None on the master's own machine."""
+
+
+class Supervision(NamedTuple):
+    """What the supervisor of a bundle must know, where workers outlive the master. Seconds.
+
+    library, python: versions that must be the same there. script: the file that holds the user's script, if any.
+    time_limit: after which the batch system ends the bundle; 0: none.
+    """
+
+    lease: float
+    grace: float
+    library: str
+    python: str
+    script: str
+    time_limit: float
 
 
 class BundleJob(NamedTuple):

@@ -39,7 +39,7 @@ NOTICE = "notice"
 
 
 def command(role: str, *arguments: str) -> list[str]:
-    """The argument list that starts this module in a fresh interpreter: role "launcher" or "worker"."""
+    """The argument list that starts this module in a fresh interpreter: role "launcher", "worker" or "supervised"."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # Not -m: jobtree need not be on the recorded sys.path, and the working directory must not be searched for it.
     code = (
@@ -58,9 +58,11 @@ def main(arguments: list[str]) -> None:
         status = Launcher(root, socket.socket(fileno=fd), run, mode).serve()
     else:
         parent, bundle = int(arguments[2]), int(arguments[3])
+        recall = int(arguments[4]) if role == "supervised" else None
+        processtree.die_with_parent(parent)
         recorded = _take_over(root)
         _import_all(recorded)
-        status = _work(root, bundle, recorded.directory, parent)
+        status = _work(root, bundle, recorded.directory, parent, recall)
     worker.exit_now(status)
 
 
@@ -79,13 +81,16 @@ def _import_all(recorded: Environment) -> None:
             continue
 
 
-def _work(root: str, bundle: int, directory: str, parent: int) -> int:
-    """Be a worker: in a session of its own, dying with its parent, holding on to what it starts."""
+def _work(root: str, bundle: int, directory: str, parent: int, recall: Optional[int] = None) -> int:
+    """Be a worker: in a session of its own, dying with its parent, holding on to what it starts.
+
+    recall: the descriptor by which a supervisor says that nothing more is to be started.
+    """
     if os.getpid() != os.getsid(0):
         os.setsid()
     processtree.die_with_parent(parent)
     processtree.adopt_orphans()
-    return worker.run_bundle(root, bundle, directory)
+    return worker.run_bundle(root, bundle, directory, recall)
 
 
 class Launcher:

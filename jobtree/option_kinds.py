@@ -57,6 +57,12 @@ def _seconds(value: Any) -> Union[int, float]:
     return _without_point(parse_duration(value))
 
 
+def _at_least(number: Union[int, float], least: float) -> Union[int, float]:
+    if number < least:
+        raise ValueError
+    return number
+
+
 def _without_point(number: float) -> Union[int, float]:
     # Pipelines hand values on to other programs' command lines, where "1.0" is not always understood.
     return int(number) if number.is_integer() else number
@@ -114,6 +120,9 @@ MEMORY = Kind(_bytes_from_one, _SIZE, "BYTES")
 MAYBE_MEMORY = dataclasses.replace(MEMORY, optional=True)
 LOG_SIZE = Kind(parse_memory, _SIZE, "BYTES")
 SECONDS = Kind(_seconds, _TIME, "SECONDS")
+LEASE = Kind(
+    lambda value: _at_least(_seconds(value), 1), "a time of at least 1 s such as '60' or '5m'", "SECONDS"
+)
 MAYBE_SECONDS = dataclasses.replace(SECONDS, optional=True)
 DURABLE = Kind(lambda value: _one_of(value, ("full", "tree")), "'full' or 'tree'", "full|tree")
 START = Kind(

@@ -26,6 +26,7 @@ from jobtree.option_kinds import (
     CPUS,
     DURABLE,
     FLAG,
+    LEASE,
     LEVEL,
     LOG_LEVELS,
     LOG_SIZE,
@@ -136,6 +137,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--defaultMemory", "default_memory", 2**31, MEMORY, RESOURCES,
            "Memory of a job that does not say; default: 2G."),
     Option("--defaultCpu", "default_cpu", 1, CPUS, RESOURCES, "Cpus of a job that does not say; default: 1."),
+    Option("--defaultTime", "default_time", None, MAYBE_SECONDS, RESOURCES,
+           "Run time of a job that does not say; default: no limit."),
     Option("--maxCpus", "max_cpus", UNSPECIFIED, MAYBE_CPUS, RESOURCES, "Cpus of all running jobs together."),
     Option("--maxMemory", "max_memory", UNSPECIFIED, MAYBE_MEMORY, RESOURCES,
            "Memory of all running jobs together."),
@@ -149,6 +152,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Losses in a row after which a job fails; default: 5."),
     Option("--grace", "grace", 10, SECONDS, RESCUE,
            "Seconds between asking a target to end and killing it; default: 10."),
+    Option("--doubleMem", "double_mem", False, FLAG, RESCUE,
+           "Try what ran out of memory again with twice as much."),
+    Option("--doubleTime", "double_time", False, FLAG, RESCUE,
+           "Try what ran out of time again with twice as much."),
+    Option("--lease", "lease", 60, LEASE, RESCUE,
+           "Seconds without contact to the job tree that end a cluster job; default: 60."),
     Option("--failFast", "fail_fast", False, FLAG, RESCUE, "Stop at the first job that has failed for good."),
     Option("--bigBatchSystem", "big_batch_system", None, OPTIONAL_TEXT, BIG,
            "The batch system for big jobs."),
@@ -227,6 +236,7 @@ class Settings:
     env_deny: tuple[str, ...] = ()
     default_memory: int = 2**31
     default_cpu: float = 1
+    default_time: Optional[float] = None
     max_cpus: Optional[float] = None
     max_memory: Optional[int] = None
     retry_count: int = 0
@@ -234,6 +244,9 @@ class Settings:
     rescue_jobs_frequency: Optional[float] = None
     max_lost: int = 5
     grace: float = 10
+    double_mem: bool = False
+    double_time: bool = False
+    lease: float = 60
     fail_fast: bool = False
     big_batch_system: Optional[str] = None
     big_memory_threshold: Optional[int] = None

@@ -11,6 +11,8 @@
     bundles/0/17               what bundle 17 is to run           (jobtree.frames)
     outcomes/0/17              what its worker has written down
     claims/0/17                who runs it: made once, by whoever wins
+    heartbeats/0/17            its supervisor's sign of life, where workers outlive the master (jobtree.heartbeat)
+    backends/slurm/            what a batch system keeps for later starts
     logs/0/17.log              what its targets printed
     values/0/17-3              returned values too large for the database
     globalTempDirs/0/17.0/3    the global temporary directory of job 17-3
@@ -41,6 +43,17 @@ def job_id(bundle: int, n: int) -> int:
 def job_name(id: int) -> str:
     """A job's number as people read and type it: bundle-n."""
     return f"{id >> JOB_BITS}-{id & _LOW}"
+
+
+def bundle_of_job(id: int) -> int:
+    """The bundle that made a job."""
+    return id >> JOB_BITS
+
+
+def bundle_of_value(path: str) -> int:
+    """The bundle in which a large value was returned, from ``TreePaths.value``."""
+    number = os.path.basename(path).partition("-")[0]
+    return int(number) if number.isdigit() else 0
 
 
 class TreePaths:
@@ -103,7 +116,9 @@ class TreePaths:
 
     def directories(self) -> list[str]:
         """The directories of a new job tree."""
-        names = ("bundles", "claims", "outcomes", "logs", "values", "requests", "globalTempDirs")
+        names = (
+            "bundles", "claims", "outcomes", "heartbeats", "logs", "values", "requests", "globalTempDirs", "backends"
+        )  # fmt: skip
         return [os.path.join(self.root, name) for name in names]
 
     def _of_bundle(self, kind: str, bundle: int) -> str:
@@ -120,6 +135,14 @@ class TreePaths:
     def claim(self, bundle: int) -> str:
         """The file whose making decides who runs the bundle."""
         return self._of_bundle("claims", bundle)
+
+    def heartbeat(self, bundle: int) -> str:
+        """The sign of life of a bundle's supervisor."""
+        return self._of_bundle("heartbeats", bundle)
+
+    def backend(self, name: str) -> str:
+        """What the batch system of this name keeps between starts."""
+        return os.path.join(self.root, "backends", name.replace(os.sep, "_"))
 
     def log(self, bundle: int) -> str:
         """What the targets of a bundle print."""

@@ -16,10 +16,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Callable, Optional
 
 if TYPE_CHECKING:
     import psutil
+
+BUNDLE_MARK = "JOBTREE_BUNDLE"
+"""The variable that names the bundle of a process, where workers outlive the master."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -108,7 +112,8 @@ def strays(run: str) -> list[psutil.Process]:
             if (
                 process.pid != me
                 and process.uids().real == os.getuid()
-                and process.environ().get("JOBTREE_RUN") == run
+                and (variables := process.environ()).get("JOBTREE_RUN") == run
+                and BUNDLE_MARK not in variables  # those have a supervisor, and do not die with the master
                 and process.status() != psutil.STATUS_ZOMBIE  # dead, and only its parent has not noticed
             ):
                 found.append(process)
@@ -129,6 +134,34 @@ def kill_strays(run: str) -> list[int]:
             _kill(process)
             killed.add(process.pid)
         time.sleep(0.005)  # until the kernel has carried it out; then the next look finds none
+
+
+def kill_below(spare: Collection[int]) -> bool:
+    """Kill every process below this one but for some of its children. Whether one was still running."""
+    import psutil
+
+    found = [p for p in psutil.Process().children(recursive=True) if p.pid not in spare and _is_running(p)]
+    for process in found:
+        _kill(process)
+    return bool(found)
+
+
+def kill_marked(bundle: str, session: int) -> bool:
+    """Kill the processes of a session, and those that carry the mark of a bundle. Whether one was still running."""
+    import psutil
+
+    running = False
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            ours = os.getsid(process.pid) == session or process.environ().get(BUNDLE_MARK) == bundle
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                running = True
+                os.kill(process.pid, signal.SIGKILL)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or a zombie, or not ours to look into
+    return running
 
 
 def _is_running(process: psutil.Process) -> bool:

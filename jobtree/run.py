@@ -14,9 +14,11 @@ import os
 import shlex
 from typing import Any, NamedTuple, Optional
 
-from batchsystems.abstract import AbstractBatchSystem, BatchSystemError
+from batchsystems import registry
+from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, Setup
 from batchsystems.single_machine import SingleMachine
 from jobtree import environment, files, launcher, lock, processtree, report, serialization, soundness, treedir
+from jobtree.backends import Make
 from jobtree.environment import Environment
 from jobtree.errors import JobTreeError, RunStopped, SyncFailed, UsageError
 from jobtree.events import ROOT_PARENT, Job, State
@@ -111,7 +113,8 @@ def _run_store(
     already_complete = tree.complete
     batch = _batch_system(paths, settings, recorded, config.run, warm_up=not already_complete)
     try:
-        master = Master(paths, store, tree, batch, settings, recorded, config.run)
+        make = _maker(paths, settings, config.run)
+        master = Master(paths, store, tree, batch, settings, recorded, config.run, make)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
         master.run()
     except SyncFailed:
@@ -134,8 +137,6 @@ def _check_built(settings: Settings) -> None:
     """Say so at once when something is asked for that this version does not have."""
     if settings.big_batch_system is not None:
         raise UsageError("--bigBatchSystem is not built yet in this version: all jobs go to --batchSystem.")
-    from batchsystems import registry
-
     try:
         registry.batch_system_class(settings.batch_system)
     except BatchSystemError as error:
@@ -145,12 +146,30 @@ def _check_built(settings: Settings) -> None:
 def _batch_system(
     paths: TreePaths, settings: Settings, recorded: Environment, run: str, warm_up: bool
 ) -> AbstractBatchSystem:
+    if not issubclass(registry.batch_system_class(settings.batch_system), SingleMachine):
+        try:
+            return _maker(paths, settings, run)(settings.batch_system)
+        except BatchSystemError as error:
+            raise UsageError(f"--batchSystem {settings.batch_system}: {error}") from error
     starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
     limits: list[float] = [n for n in (settings.max_threads, settings.max_cpus) if n is not None]
     batch = SingleMachine(min(limits) if limits else None, settings.max_memory, starter)
     if warm_up:
         starter.warm_up()
     return batch
+
+
+def _maker(paths: TreePaths, settings: Settings, run: str) -> Make:
+    """What makes a batch system other than this machine by its name, with the options of this start."""
+
+    def make(name: str) -> AbstractBatchSystem:
+        kind = registry.batch_system_class(name)
+        directory = paths.backend(name)
+        os.makedirs(directory, 0o700, exist_ok=True)
+        options = {o.name: settings.backend.get(o.name, o.default) for o in kind.OPTIONS}
+        return kind.create(Setup(run, directory, options, settings.max_cpus, settings.max_memory))
+
+    return make
 
 
 # -- making and loading ----------------------------------------------------------------------------------------
@@ -259,6 +278,11 @@ def _end(paths: TreePaths, master: Master, tree: Tree) -> Ended:
     done, failed = tree.totals[State.DONE], tree.totals[State.FAILED]
     waiting = tree.totals[State.READY] + tree.totals[State.BLOCKED]
     why = master.stopped_by
+    for backend, number in master.left.items():
+        log.critical(
+            "%d bundles go on in %s without a master. The next start takes over what they have done; to end them: "
+            "jobTreeKill %s", number, backend, shlex.quote(paths.root),
+        )  # fmt: skip
     if why is not None:
         again = report.how_to_continue(paths.root)
         log.critical("Stopped: %s done, %d failed, %d waiting. %s", report.jobs(done), failed, waiting, again)

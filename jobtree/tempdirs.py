@@ -12,6 +12,7 @@ import glob
 import os
 import stat
 import tempfile
+from collections.abc import Collection
 from typing import Optional
 
 from jobtree import files
@@ -51,9 +52,12 @@ def remove_local(run: str, bundle: int) -> Optional[str]:
     return files.remove_tree(local_base(run, bundle))
 
 
-def sweep_local(run: str) -> None:
-    """Remove all local temporary directories of a run on this machine; none of its workers may be alive here."""
+def sweep_local(run: str, alive: Collection[int] = ()) -> None:
+    """Remove all local temporary directories of a run on this machine, but those of bundles whose workers may live."""
+    spared = {local_base(run, bundle) for bundle in alive}
     for path in glob.glob(os.path.join(glob.escape(local_root()), f"jobtree-{run}-*")):
+        if path in spared:
+            continue
         try:
             ours = os.lstat(path).st_uid == os.getuid() and not os.path.islink(path)
         except FileNotFoundError:

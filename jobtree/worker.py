@@ -1,7 +1,7 @@
 """A worker: runs the jobs of one bundle, one after the other, and writes down what became of each.
 
 What must hold
-  - It runs nothing unless it has won the claim of its bundle: a batch system may start it twice.
+  - It runs nothing unless it, or its supervisor, has won the claim of its bundle: a batch system may start it twice.
   - Before a target it appends a *started* frame, then looks whether the rest was recalled; after it, the outcome. So
     when it dies, the culprit is exactly the job that was started and has no outcome, and what the master takes back
     is never run here.
@@ -32,11 +32,14 @@ from jobtree.workplace import WorkerMustEnd, Workplace, open_workplace
 EX_IOERR = 74
 
 
-def run_bundle(root: str, bundle: int, directory: str) -> int:
-    """Run a bundle. root: the job tree; directory: the working directory of targets. Returns the exit status."""
+def run_bundle(root: str, bundle: int, directory: str, recall: Optional[int] = None) -> int:
+    """Run a bundle. root: the job tree; directory: the working directory of targets. Returns the exit status.
+
+    recall: the descriptor by which a supervisor, which has claimed the bundle, tells of a recall; None: there is none.
+    """
     place: Optional[Workplace] = None
     try:
-        opened = open_workplace(TreePaths(root), bundle, directory)
+        opened = open_workplace(TreePaths(root), bundle, directory, recall)
         if opened is None:
             return 0
         place, jobs = opened

@@ -52,12 +52,36 @@ class _Held:
         return self._fd
 
 
+class _RecallPipe:
+    """How a supervisor tells of a recall: a byte can be read from a pipe. One that a target has closed counts too."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._is = os.fstat(fd).st_ino
+        self._come = False
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+
+    def has_come(self) -> bool:
+        """Whether it has; once is for ever."""
+        if not self._come:
+            try:
+                if os.fstat(self._fd).st_ino == self._is:
+                    os.read(self._fd, 1)
+                self._come = True
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._come = True
+        return self._come
+
+
 class OutcomeFile:
     """Where a worker writes down what became of its targets; frames are collected and handed over in one write."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lock: bool = True) -> None:
         self._path = path
-        self._file = _Held(path, os.O_WRONLY | os.O_APPEND, lock=True)
+        self._file = _Held(path, os.O_WRONLY | os.O_APPEND, lock)
         self._pending: list[bytes] = []
 
     def write(self, *body: Any) -> None:
@@ -90,7 +114,11 @@ class Workplace:
     local_dirs: how many local temporary directories there have been; started: when, on ``clock.elapsed``.
     """
 
-    def __init__(self, paths: TreePaths, header: BundleHeader, directory: str) -> None:
+    _recall: Optional[_RecallPipe] = None
+
+    def __init__(
+        self, paths: TreePaths, header: BundleHeader, directory: str, recall: Optional[int] = None
+    ) -> None:
         self.paths = paths
         self.header = header
         self.bundle = header.bundle
@@ -98,8 +126,11 @@ class Workplace:
         self.next_n = 1
         self.local_dirs = 0
         self.values: dict[bytes, Any] = {}
+        if recall is not None:
+            self._recall = _RecallPipe(recall)
         self._control = _Held(paths.bundle(self.bundle), os.O_RDONLY)
-        self.outcome = OutcomeFile(paths.outcome(self.bundle))
+        # A new master waits for the locks of workers that die with the old one.
+        self.outcome = OutcomeFile(paths.outcome(self.bundle), lock=recall is None)
         self._open_log()
         os.chdir(directory)
         # What targets log goes to their output; the levels are those of the run.
@@ -114,6 +145,8 @@ class Workplace:
 
     def is_recalled(self) -> bool:
         """Whether the master takes back what has not been started."""
+        if self._recall is not None:
+            return self._recall.has_come()
         return os.pread(self._control.fd(), 1, 0) != frames.NO_RECALL
 
     def _open_log(self) -> None:
@@ -130,19 +163,17 @@ class Workplace:
 
 
 def open_workplace(
-    paths: TreePaths, bundle: int, directory: str
+    paths: TreePaths, bundle: int, directory: str, recall: Optional[int] = None
 ) -> Optional[tuple[Workplace, list[BundleJob]]]:
-    """Claim a bundle and open its files; None if it is not ours to run (or not readable: then nothing is lost)."""
+    """Claim a bundle and open its files; None if it is not ours to run (or not readable: then nothing is lost).
+
+    recall: see ``worker.run_bundle``; the bundle has been claimed then.
+    """
     path = paths.bundle(bundle)
     data = files.read(path)
     if data is None:
         return None
-    claim = paths.claim(bundle)
-    mark = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}\n".encode()
-    if not files.make_once(claim, mark):
-        return None
-    if not os.path.exists(path):
-        files.remove(claim)  # the bundle was over before we came, and its claim was swept with it
+    if recall is None and not _claim(paths, bundle):
         return None
     found = [frame.body for frame in frames.decode(data, 1)]
     if not found or found[0][0] != frames.VERSION:
@@ -150,7 +181,18 @@ def open_workplace(
     header = BundleHeader(*found[0])
     if len(found) != 1 + header.jobs:
         return None
-    return Workplace(paths, header, directory), [BundleJob(*frame) for frame in found[1:]]
+    return Workplace(paths, header, directory, recall), [BundleJob(*frame) for frame in found[1:]]
+
+
+def _claim(paths: TreePaths, bundle: int) -> bool:
+    claim = paths.claim(bundle)
+    mark = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}\n".encode()
+    if not files.make_once(claim, mark):
+        return False
+    if not os.path.exists(paths.bundle(bundle)):
+        files.remove(claim)  # the bundle was over before we came, and its claim was swept with it
+        return False
+    return True
 
 
 class _ToStandardError(logging.StreamHandler):  # type: ignore[type-arg]

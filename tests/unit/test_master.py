@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from batchsystems.abstract import End, EndKind
-from jobtree import bundles, files, master, requests
+from jobtree import bundles, files, master, packing, requests
 from jobtree.errors import StorageError
 from jobtree.events import State
 from jobtree.removals import Remover
@@ -74,7 +74,7 @@ def test_a_bundle_takes_no_longer_than_its_goal_by_what_was_measured(make_scene:
         yield from scene.grow([target("Child")] * 100)
         worker = scene.worker(2)
         worker.start()
-        worker.succeed(wall=master.GOAL_SECONDS / 5)
+        worker.succeed(wall=packing.GOAL_SECONDS / 5)
         scene.finish(worker)
         yield
         assert scene.batch.sizes[3] == 5

@@ -91,6 +91,8 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--rescueJobsFrequency": ("1:30", 90),
     "--maxLost": ("1", 1),
     "--grace": ("2.5", 2.5),
+    "--lease": ("2m", 120),
+    "--defaultTime": ("1h", 3600),
     "--bigBatchSystem": ("parasol", "parasol"),
     "--bigMemoryThreshold": ("8G", 2**33),
     "--bigCpuThreshold": ("1", 1),

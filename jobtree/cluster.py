@@ -1,0 +1,242 @@
+"""The master's dealings with batch systems that outlive it: adopting what runs there, hearing, cancelling, avoiding.
+
+What must hold
+  - A start adopts: what the store says was submitted is looked for in the batch system that it was given to. What is
+    there is waited for, queued or running; what is not there and was never claimed goes back at once. The crash between
+    the commit and the submission needs nothing else.
+  - What a batch system has and the store does not (an earlier master took it back) is cancelled; should it start all
+    the same, it loses the claim.
+  - A batch system that takes nothing now is asked again later, and for less; no job is charged for that.
+  - Nothing is cancelled, and no machine is avoided, before the commit that it follows from.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import Optional
+
+from batchsystems.abstract import BatchSystemError, End, EndKind, NeverFits, Reason, Submission
+from jobtree import bundles, clock, supervisor
+from jobtree.adoption import Adopter
+from jobtree.backends import Backends
+from jobtree.bundles import RunningBundle
+from jobtree.leases import Leases, Over
+from jobtree.nodes import Nodes
+from jobtree.options import Settings
+from jobtree.paths import TreePaths
+from jobtree.quantities import format_duration
+from jobtree.report import one_line
+from jobtree.schema import BundleRow
+
+log = logging.getLogger("jobtree")
+
+REFUSALS = 3
+"""After so many bundles that could not be run where they were started, and none that could, the run stops."""
+
+_SEARCH_SECONDS = 300.0
+_PROVED_SECONDS = 1.0
+_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Seconds between tries to submit to a batch system that refuses."""
+
+
+class Cluster:
+    """All supervised bundles, whatever batch systems they are in.
+
+    ``refusal`` is what to stop the run with, if nothing can be run there at all. ``proved``: something has been run.
+    """
+
+    def __init__(
+        self, paths: TreePaths, adopter: Adopter, backends: Backends, settings: Settings, run: str
+    ) -> None:
+        self.refusal: Optional[str] = None
+        self.proved = False
+        self._paths = paths
+        self._backends = backends
+        self._settings = settings
+        self._run = run
+        self._leases = Leases(paths, adopter, settings.grace)
+        self._bundles: dict[str, RunningBundle] = {}
+        self._nodes: dict[str, Nodes] = {}
+        self._avoided: dict[str, frozenset[str]] = {}
+        self._to_cancel: dict[str, list[str]] = {}
+        self._refusals = 0
+        self._pauses = 0
+        self._paused_until = 0.0
+        self._next_search = clock.elapsed() + self._search_seconds()
+
+    def __len__(self) -> int:
+        return len(self._bundles)
+
+    # -- adopting and submitting -------------------------------------------------------------------------------
+
+    def lease_of(self, row: BundleRow) -> Optional[float]:
+        """The lease of a stored bundle, if it has a supervisor; None if its worker died with the master."""
+        told = bundles.supervision(self._paths, row.id)
+        if told is not None:
+            return told.lease
+        return self._settings.lease if os.path.exists(self._paths.heartbeat(row.id)) else None
+
+    def add(self, bundle: RunningBundle, lease: Optional[float] = None) -> None:
+        """A bundle that is submitted now, or was by an earlier master."""
+        self._bundles[bundle.name] = bundle
+        self._leases.add(bundle, lease or self._settings.lease)
+
+    def compare(self) -> None:
+        """Compare what the store knows with what the batch systems have; at the start."""
+        by_backend: dict[str, set[str]] = {}
+        for bundle in self._bundles.values():
+            by_backend.setdefault(bundle.backend, set()).add(bundle.name)
+        for backend, ours in by_backend.items():
+            listed = self._backends.listed(backend, self._run)
+            if listed is None:
+                continue
+            for name in sorted(ours - listed):
+                self._leases.tell(End(name, EndKind.LOST, detail=f"{backend} does not know it"), charge=False)
+            if listed - ours:
+                self._to_cancel.setdefault(backend, []).extend(sorted(listed - ours))
+            log.info(
+                "%s: %d bundles of the earlier run are still queued or running there, and are waited for",
+                backend, len(ours & listed),
+            )  # fmt: skip
+
+    def may_submit(self) -> bool:
+        """Whether it makes sense to hand over anything now."""
+        return clock.elapsed() >= self._paused_until
+
+    @property
+    def paused_until(self) -> float:
+        """When it makes sense again, on ``clock.elapsed``."""
+        return self._paused_until
+
+    def submitted(self) -> None:
+        """A batch system took what it was given."""
+        self._pauses = 0
+
+    def refused(self, submissions: Sequence[Submission], error: BatchSystemError) -> None:
+        """A batch system did not take these. None of them is sure not to run: the claims decide."""
+        for submission in submissions:
+            if isinstance(error, NeverFits) and submission.name == error.name:
+                end = End(submission.name, EndKind.KILLED, reason=Reason.NEVER_FITS, detail=str(error))
+                self._leases.tell(end)
+            else:
+                self._leases.tell(End(submission.name, EndKind.LOST, detail=str(error)), charge=False)
+        if isinstance(error, NeverFits):
+            return
+        pause = _PAUSES[min(self._pauses, len(_PAUSES) - 1)]
+        self._pauses += 1
+        self._paused_until = clock.elapsed() + pause
+        log.warning(
+            "%s refused %d bundles: %s. They go back, and are submitted again in %s.",
+            self._settings.batch_system, len(submissions), one_line(str(error)), format_duration(pause),
+        )  # fmt: skip
+
+    def most_at_once(self) -> Optional[int]:
+        """How many submissions to make in one turn after a refusal; None: any number."""
+        return None if not self._pauses else max(1, 64 >> self._pauses)
+
+    # -- hearing -----------------------------------------------------------------------------------------------
+
+    def hear(self, end: End) -> None:
+        """What a batch system says of the end of one of our bundles."""
+        bundle = self._bundles.get(end.name)
+        if bundle is not None and end.host and not bundle.host:
+            bundle.host = end.host
+        self._leases.tell(end)
+
+    def look(self, now: float) -> tuple[list[tuple[int, int]], list[Over]]:
+        """See ``Leases.look``. What is over is forgotten here."""
+        if now >= self._next_search:
+            self._next_search = now + self._search_seconds()
+            self._search()
+        offsets, over = self._leases.look(now)
+        for ended in over:
+            bundle = ended.bundle
+            del self._bundles[bundle.name]
+            if ended.forgotten:
+                self._to_cancel.setdefault(bundle.backend, []).append(bundle.name)
+        for name in self._leases.overdue(now):
+            self._to_cancel.setdefault(self._bundles[name].backend, []).append(name)
+        if not self.proved:
+            self.proved = any(self._proves(bundle, now) for bundle in self._bundles.values())
+        return offsets, over
+
+    @staticmethod
+    def _proves(bundle: RunningBundle, now: float) -> bool:
+        # That it cannot import the user's code would follow at once after the first line.
+        running = bundle.current is not None and now - bundle.current_since > _PROVED_SECONDS
+        return bundle.finished > 0 or running
+
+    def settled(self, ended: Over, now: float) -> None:
+        """A bundle that is over has been adopted to its end: learn from it about the machine that it ran on."""
+        bundle, end = ended.bundle, ended.end
+        nodes = self._nodes.setdefault(bundle.backend, Nodes())
+        if bundle.finished:
+            self.proved = True
+            nodes.worked(bundle.host)
+            return
+        early = (
+            not bundle.started_any
+            and ended.charge
+            and end.reason not in (Reason.CANCELLED, Reason.NEVER_FITS)
+        )
+        if not early or end.kind is EndKind.LOST:
+            return
+        refused = end.status in (supervisor.EX_UNAVAILABLE, supervisor.EX_NOINPUT)
+        rest = nodes.died_early(bundle.host or end.host, now, refused)
+        if rest is not None:
+            log.warning(
+                "bundles die on %s before they have begun: it is avoided for %s. The last one: %s",
+                bundle.host or end.host, format_duration(rest), one_line(end.detail or f"exit status {end.status}"),
+            )  # fmt: skip
+        if refused and not self.proved:
+            self._refusals += 1
+            if self._refusals >= REFUSALS:
+                self.refusal = (
+                    f"Nothing can be run by {bundle.backend}: {end.detail or f'exit status {end.status}'}\nThe same "
+                    f"happened to {self._refusals} bundles, and no job has been started. What they printed is in "
+                    f"{self._paths.log(bundle.id)}"
+                )
+
+    def _search_seconds(self) -> float:
+        return self._settings.rescue_jobs_frequency or _SEARCH_SECONDS
+
+    def _search(self) -> None:
+        """Ask for bundles that may have been lost without a word; an absence counts when it is seen here."""
+        quiet: dict[str, list[str]] = {}
+        for bundle in self._leases.quiet():
+            if clock.elapsed() - bundle.issued_at > self._search_seconds():
+                quiet.setdefault(bundle.backend, []).append(bundle.name)
+        for backend, names in quiet.items():
+            listed = self._backends.listed(backend, self._run)
+            for name in names if listed is not None else ():
+                if listed is not None and name not in listed:
+                    self._leases.tell(End(name, EndKind.LOST, detail=f"{backend} has lost it"), charge=False)
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def cancel(self, names: Iterable[str]) -> None:
+        """Have these bundles ended; those that never began are removed from the queues by ``act``."""
+        for name in names:
+            bundle = self._bundles.get(name)
+            if bundle is not None and self._leases.cancel(name):
+                self._to_cancel.setdefault(bundle.backend, []).append(name)
+
+    def cancel_all(self) -> None:
+        """Have all of them ended."""
+        self.cancel(list(self._bundles))
+
+    def act(self) -> None:
+        """After the commit: cancel, and tell which machines to avoid."""
+        if self._to_cancel:
+            to_cancel, self._to_cancel = self._to_cancel, {}
+            self._backends.cancel(to_cancel, self._settings.grace)
+        now = clock.elapsed()
+        for backend, nodes in self._nodes.items():
+            avoided = nodes.avoided(now)
+            if avoided != self._avoided.get(backend, frozenset()):
+                self._avoided[backend] = avoided
+                batch = self._backends.of(backend)
+                if batch is not None:
+                    batch.avoid(avoided)

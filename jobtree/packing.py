@@ -1,0 +1,285 @@
+"""Making bundles of what is ready: which jobs go together, what is asked for them, and what carries them there.
+
+What must hold
+  - Everything that is decided here goes into the turn's transaction; the files that it writes are looked at by nobody
+    before the commit, and what it returns is submitted after it.
+  - Shapes take turns, so that none starves. A job that is suspected of killing its worker shares none.
+  - Where workers outlive the master, one bundle alone goes to a batch system that has run nothing for this start yet:
+    it shows whether jobtree, Python, the user's code and the directory are there before thousands follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Optional
+
+from batchsystems.abstract import AbstractBatchSystem, NeverFits, Resources, Submission
+from jobtree import bundles, clock, frames, launcher, supervisor
+from jobtree.adoption import Collected, News
+from jobtree.bundles import RunningBundle
+from jobtree.bundling import Bundler
+from jobtree.environment import Environment
+from jobtree.events import Job, State
+from jobtree.frames import BundleHeader, BundleJob, Failure, Supervision
+from jobtree.options import Settings
+from jobtree.paths import TreePaths
+from jobtree.report import describe_failure
+from jobtree.schema import BundleRow, FailureRow
+from jobtree.store import Store
+from jobtree.tree import Tree
+from jobtree.version import VERSION
+
+GOAL_SECONDS = 0.1
+"""What a bundle on this machine should take: long against the few ms that it costs, short for who waits for it."""
+
+_MOST_SLOTS = 256
+"""However little a job asks for, no more run at once on one machine (each costs descriptors and a process)."""
+
+_SLOTS_UNKNOWN = 100
+"""Slots of a batch system that does not say how many it has."""
+
+_TIME_MARGIN = 1.25
+_TIME_EXTRA = 60.0
+"""A time limit is this many times what was asked for, and so many seconds more: start-up, slower machines, clean-up."""
+
+
+class Packer:
+    """Packs READY jobs into bundles for one batch system.
+
+    running: the bundles that are not over, by name. New ones are added to it.
+    """
+
+    def __init__(
+        self,
+        paths: TreePaths,
+        store: Store,
+        tree: Tree,
+        batch: AbstractBatchSystem,
+        settings: Settings,
+        recorded: Environment,
+        run: str,
+        running: dict[str, RunningBundle],
+    ) -> None:
+        self._paths = paths
+        self._store = store
+        self._tree = tree
+        self._batch = batch
+        self._settings = settings
+        self._recorded = recorded
+        self._run = run
+        self._running = running
+        self._last_shape = 0
+        self.supervised = batch.outlives_master
+        self.bundler = Bundler(settings.job_time if self.supervised else GOAL_SECONDS, settings.isolate)
+        self.proved = not self.supervised
+        self.not_before: dict[int, float] = {}
+
+    def pack(self, collected: Collected, most_bundles: Optional[int] = None) -> list[Submission]:
+        """Make bundles of what is ready, as far as there is room. Returns what to submit after the commit."""
+        submissions: list[Submission] = []
+        now = clock.elapsed()
+        if self.not_before:
+            self.not_before = {id: moment for id, moment in self.not_before.items() if moment > now}
+        room = self._room()
+        if most_bundles is not None:
+            room = min(room, most_bundles)
+        made = True
+        while made and len(submissions) < room and self._tree.totals[State.READY]:
+            made = False
+            for shape, most in list(self._candidates()):
+                if not self._is_within_limits(shape):
+                    continue
+                submission = self._make_bundle(shape, most, collected)
+                if submission is not None:
+                    submissions.append(submission)
+                    self._last_shape = shape
+                    made = True
+                if len(submissions) >= room:
+                    break
+        return submissions
+
+    def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
+        """The record of a bundle that is, or is about to be, submitted."""
+        return RunningBundle(number, name, shape, size, self._paths.outcome(number), offset, clock.elapsed())
+
+    # -- how much ----------------------------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        room = self._batch.queue_room()
+        if not self.proved:
+            return max(0, min(room, 1 - len(self._running)))
+        return room
+
+    def _candidates(self) -> Iterator[tuple[int, int]]:
+        """Shapes with READY jobs of which a bundle may be made now, and how large; in turn, so that none starves."""
+        shapes = sorted(s for s, numbers in self._tree.counts.items() if numbers[State.READY])
+        first = next((i for i, s in enumerate(shapes) if s > self._last_shape), 0)
+        for shape in shapes[first:] + shapes[:first]:
+            name, waiting = self._store.shapes[shape].name, self._tree.counts[shape][State.READY]
+            most = self.bundler.size(name, waiting, self._slots(shape))
+            if most:
+                yield shape, most
+
+    def _is_within_limits(self, shape: int) -> bool:
+        """Whether one more bundle stays within --maxCpus and --maxMemory. (A single machine sees to them by itself.)
+
+        One alone always does, else it never could run.
+        """
+        most_cpu, most_memory = self._settings.max_cpus, self._settings.max_memory
+        if not self.supervised or not self._running or (most_cpu is None and most_memory is None):
+            return True
+        cpu, memory = self.request(shape)
+        for bundle in self._running.values():
+            other_cpu, other_memory = self.request(bundle.shape)
+            cpu += other_cpu
+            memory += other_memory
+        return (most_cpu is None or cpu <= most_cpu) and (most_memory is None or memory <= most_memory)
+
+    def _slots(self, shape: int) -> int:
+        """How many jobs of a shape can run at once."""
+        cpu, memory = self.request(shape)
+        slots = self._batch.slots(Resources(cpu, memory))
+        if slots is not None:
+            return max(1, slots)
+        capacity = self._batch.capacity()
+        if capacity is None or self.supervised:
+            return _SLOTS_UNKNOWN
+        fits = [_MOST_SLOTS]
+        if cpu > 0:
+            fits.append(int(capacity.cpu / cpu + 1e-6))
+        if memory > 0:
+            fits.append(capacity.memory // memory)
+        return max(1, min(fits))
+
+    def request(self, shape: int) -> tuple[float, int]:
+        """Cores and bytes that the jobs of a shape ask for, with the defaults where they do not say."""
+        known = self._store.shapes[shape]
+        return known.cpu or self._settings.default_cpu, known.memory or self._settings.default_memory
+
+    # -- which -------------------------------------------------------------------------------------------------
+
+    def _choose(self, shape: int, most: int, collected: Collected) -> list[tuple[Job, bytes]]:
+        """The oldest READY jobs of a shape that go into one bundle."""
+        after = 0
+        while True:
+            limit = most + len(self.not_before)
+            page = self._store.ready(shape, after, limit)
+            rows = [
+                row
+                for row in page
+                if row[0].id not in self.not_before and not self._never_fits(row[0], collected)
+            ]
+            if rows or len(page) < limit:
+                break
+            after = page[-1][0].id
+        for index, (job, _) in enumerate(rows):
+            if job.alone:
+                # It is suspected of killing its worker: nobody shares one with it.
+                rows = rows[:1] if index == 0 else rows[:index]
+                break
+        count = self.bundler.cut(self._store.shapes[shape].name, (job.time for job, _ in rows), most)
+        return rows[:count]
+
+    def _never_fits(self, job: Job, collected: Collected) -> bool:
+        """Give a READY job up if it asks for more than there will ever be."""
+        capacity = self._batch.capacity()
+        if capacity is None:
+            return False
+        shape = self._store.shapes[job.shape]
+        cpu, _ = self.request(job.shape)
+        memory = job.memory or self._settings.default_memory
+        if cpu <= capacity.cpu and memory <= capacity.memory:
+            return False
+        if memory > capacity.memory:
+            error = NeverFits(shape.name, "memory", memory, capacity.memory)
+        else:
+            error = NeverFits(shape.name, "cores", cpu, capacity.cpu)
+        self._tree.never_fits(job)
+        failure = Failure("resources", str(error), "", "", 0, 0)
+        row = FailureRow(job.id, job.attempt, shape.name, failure, None, None, None, clock.wall())
+        self._store.note_failure(row)
+        collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
+        self._store.write(self._tree.take_changes(), self._tree.counts)
+        return True
+
+    # -- the bundle --------------------------------------------------------------------------------------------
+
+    def _make_bundle(self, shape: int, most: int, collected: Collected) -> Optional[Submission]:
+        """Pack ready jobs of a shape into a new bundle: its file is written, its row and its jobs' are in the
+        transaction. None if there is none to issue now."""
+        rows = self._choose(shape, most, collected)
+        if not rows:
+            return None
+        known = self._store.shapes[shape]
+        cpu, _ = self.request(shape)
+        memory = max(job.memory for job, _ in rows) or self._settings.default_memory
+        number = self._store.take_bundle_number()
+        name = f"{self._run}.{number}"
+        bundle = self.running_bundle(number, name, shape, len(rows), 0)
+        bundle.expected = sum(self.bundler.expected(known.name, job.time) for job, _ in rows)
+        bundle.backend, bundle.supervised = self._settings.batch_system, self.supervised
+        limit = self._time_limit(known.name, [job for job, _ in rows]) if self.supervised else None
+        self._tree.issued(number, [job for job, _ in rows])
+        values = self._store.values_of_jobs([job.id for job, _ in rows])
+        header = self._header(number, len(rows), memory, cpu, limit)
+        bundles.write_bundle(self._paths, header, self._bundle_jobs(rows, cpu, values))
+        self._store.write(self._tree.take_changes(), self._tree.counts)
+        self._store.new_bundle(
+            BundleRow(number, name, self._settings.batch_system, shape, len(rows), 0, clock.wall(), None)
+        )
+        self._running[name] = bundle
+        self.bundler.issued(known.name)
+        return self._submission(name, number, Resources(cpu, memory, limit))
+
+    def _bundle_jobs(
+        self, rows: list[tuple[Job, bytes]], cpu: float, values: Mapping[int, Mapping[bytes, object]]
+    ) -> list[BundleJob]:
+        default = self._settings.default_memory
+        return [
+            BundleJob(
+                job.id, job.attempt, job.step, job.memory or default, cpu, job.time, payload, values.get(job.id, {})
+            )
+            for job, payload in rows
+        ]  # fmt: skip
+
+    def _submission(self, name: str, number: int, resources: Resources) -> Submission:
+        root = self._paths.root
+        if not self.supervised:
+            return Submission(name, tuple(launcher.command("worker", root, str(number))), resources)
+        # "/" is there on every machine; the supervisor says so clearly if the run's own directory is not.
+        return Submission(
+            name,
+            supervisor.command(root, name),
+            resources,
+            log=self._paths.log(number),
+            cwd="/",
+            env=self._recorded.variables,
+        )
+
+    def _time_limit(self, name: str, jobs: list[Job]) -> Optional[float]:
+        """Seconds after which the batch system may end a bundle of these jobs; None if any of them says nothing."""
+        default = self._settings.default_time
+        total = 0.0
+        for job in jobs:
+            asked = job.time or default
+            if not asked:
+                return None
+            total += max(asked, self.bundler.expected(name, asked) if len(jobs) > 1 else asked)
+        return total * _TIME_MARGIN + _TIME_EXTRA
+
+    def _header(
+        self, number: int, count: int, memory: int, cpu: float, limit: Optional[float]
+    ) -> BundleHeader:
+        s = self._settings
+        told = None
+        if self.supervised:
+            script = self._recorded.main.path if self._recorded.main is not None else ""
+            python = platform.python_version()
+            told = tuple(Supervision(s.lease, s.grace, VERSION, python, script, limit or 0.0))
+        return BundleHeader(
+            frames.VERSION, self._run, number, count, memory, cpu, s.job_time, s.max_log_file_size, s.keep_logs,
+            s.durable == "full", s.isolate, self._tree.with_global_dir > 0, s.effective_log_level, s.default_memory,
+            s.default_cpu, told,
+        )  # fmt: skip
