@@ -34,6 +34,9 @@ from jobtree.version import VERSION
 GOAL_SECONDS = 0.1
 """What a bundle on this machine should take: long against the few ms that it costs, short for who waits for it."""
 
+LONGEST_SECONDS = 0.5
+"""What it may take where much work waits."""
+
 _MOST_SLOTS = 256
 """However little a job asks for, no more run at once on one machine (each costs descriptors and a process)."""
 
@@ -72,7 +75,8 @@ class Packer:
         self._running = running
         self._last_shape = 0
         self.supervised = batch.outlives_master
-        self.bundler = Bundler(settings.job_time if self.supervised else GOAL_SECONDS, settings.isolate)
+        goal, longest = (settings.job_time, None) if self.supervised else (GOAL_SECONDS, LONGEST_SECONDS)
+        self.bundler = Bundler(goal, settings.isolate, longest)
         self.proved = not self.supervised
         self.not_before: dict[int, float] = {}
 

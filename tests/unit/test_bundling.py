@@ -139,3 +139,37 @@ def test_classes_are_measured_apart() -> None:
 
     assert bundler.expected("d", 0.0) == 0.0
     assert bundler.size("d", 10**6, 1) == 1
+
+
+@given(
+    history=MEASURED,
+    waiting=st.integers(1, 10**7),
+    slots=st.integers(1, 200),
+    goal=st.floats(1e-3, 1e3),
+    times=st.integers(1, 20),
+)
+def test_longer_bundles_are_a_small_part_of_what_remains(
+    history: list[tuple[int, float]], waiting: int, slots: int, goal: float, times: int
+) -> None:
+    bundler = Bundler(goal, longest=goal * times)
+    for targets, seconds in history:
+        bundler.issued("c")
+        bundler.over("c", targets, seconds)
+    mean = bundler.expected("c", 0.0)
+
+    size = bundler.size("c", waiting, slots)
+
+    assert size >= measured(goal, history).size("c", waiting, slots)
+    assert size == 1 or size * mean <= goal * times * 1.001
+    assert size == 1 or size * mean <= max(goal, mean * waiting / slots / 8) * 1.001
+    assert size - bundler.cut("c", [0.0] * size, size) <= 1, "what may be is made"
+
+
+def test_bundles_shrink_to_the_goal_as_less_remains() -> None:
+    bundler = Bundler(0.1, longest=0.5)
+    bundler.issued("c")
+    bundler.over("c", 5000, 5.0)
+
+    assert [bundler.size("c", waiting, 2) for waiting in (20_000, 8_000, 3_200, 1_600, 400, 100)] == [
+        pytest.approx(size, abs=1) for size in (500, 500, 200, 100, 100, 25)
+    ]
