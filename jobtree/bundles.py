@@ -30,17 +30,17 @@ _ROWS_IN_MEMORY = 4000
 
 def write_bundle(paths: TreePaths, header: BundleHeader, jobs: Sequence[BundleJob]) -> None:
     """Make the files of a bundle that is about to be submitted. Raises StorageError."""
-    body = [frames.NO_RECALL, frames.encode(header), *map(frames.encode, jobs)]
+    body = frames.NO_RECALL + b"".join(frames.encode_bundle(header, jobs))
     bundle = header.bundle
     if header.supervision is None:
         files.write_new(paths.outcome(bundle))
-        files.write_new(paths.bundle(bundle), b"".join(body))
+        files.write_new(paths.bundle(bundle), body)
         return
     for path in _files_of(paths, bundle):
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     files.write_durably(paths.outcome(bundle), b"")
     files.write_durably(paths.heartbeat(bundle), bytes(heartbeat.BLOCK))
-    files.write_durably(paths.bundle(bundle), b"".join(body))
+    files.write_durably(paths.bundle(bundle), body)
 
 
 def sync_names(paths: TreePaths, numbers: Iterable[int]) -> None:

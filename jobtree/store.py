@@ -379,9 +379,12 @@ class Store:
         self.stats[shape.id] = stats
 
 
+_STATES = tuple(State)
+
+
 def _job(row: Sequence[Any]) -> Job:
     return Job(
-        row[0], row[1], row[2], State(row[3]), row[4], row[5], row[6], row[7], row[8], bool(row[9]), row[10],
+        row[0], row[1], row[2], _STATES[row[3]], row[4], row[5], row[6], row[7], row[8], bool(row[9]), row[10],
         bool(row[11]), bool(row[12]), row[13], row[14],
     )  # fmt: skip
 

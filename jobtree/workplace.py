@@ -175,13 +175,11 @@ def open_workplace(
         return None
     if recall is None and not _claim(paths, bundle):
         return None
-    found = [frame.body for frame in frames.decode(data, 1)]
-    if not found or found[0][0] != frames.VERSION:
+    found = frames.decode_bundle(data)
+    if found is None:
         return None
-    header = BundleHeader(*found[0])
-    if len(found) != 1 + header.jobs:
-        return None
-    return Workplace(paths, header, directory, recall), [BundleJob(*frame) for frame in found[1:]]
+    header, jobs = found
+    return Workplace(paths, header, directory, recall), jobs
 
 
 def _claim(paths: TreePaths, bundle: int) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from jobtree import frames
-from jobtree.frames import BundleHeader, BundleJob, Failure, Measures, Packed
+from jobtree.frames import BundleJob, Failure, Measures, Packed
 from jobtree.paths import TreePaths, job_id
 
 
@@ -67,11 +67,9 @@ class ScriptedWorker:
         os.write(fd, self._mark.encode())
         os.close(fd)
         with open(path, "rb") as file:
-            found = [frame.body for frame in frames.decode(file.read(), 1)]
-        self.header = BundleHeader(*found[0])
-        assert self.header.version == frames.VERSION
-        assert len(found) == 1 + self.header.jobs
-        self.left = [BundleJob(*body) for body in found[1:]]
+            found = frames.decode_bundle(file.read())
+        assert found is not None
+        self.header, self.left = found
         os.makedirs(os.path.dirname(self.log), exist_ok=True)
         self.print(b"")
         return True

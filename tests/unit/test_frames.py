@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtree import frames
-from jobtree.frames import HEADER, MAX_BODY, BundleJob, Damaged, Measures, Packed
+from jobtree.frames import HEADER, MAX_BODY, BundleHeader, BundleJob, Damaged, Measures, Packed
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -267,3 +267,38 @@ def test_offsets_count_from_the_beginning_of_the_file() -> None:
     found = frames.decode(second, 0, len(first))
 
     assert [(frame.start, frame.end) for frame in found] == [(len(first), len(first) + len(second))]
+
+
+def _bundle(sizes: list[int], values: int = 0) -> tuple[BundleHeader, list[BundleJob]]:
+    header = BundleHeader(
+        frames.VERSION, "run", 1, len(sizes), 5, 1.0, 2.0, 3, False, True, False, False, None, 6, 1.0
+    )
+    jobs = [
+        BundleJob(n, 1, 0, 5, 1.0, 0.0, b"p" * size, {b"token": b"v" * values} if values else {})
+        for n, size in enumerate(sizes)
+    ]
+    return header, jobs
+
+
+@pytest.mark.parametrize(
+    ("sizes", "values", "frames_of_jobs"),
+    [([], 0, 0), ([1], 0, 1), ([1] * 2500, 0, 3), ([400_000] * 4, 0, 2), ([1] * 4, 1 << 20, 4)],
+)
+def test_bundle_is_read_as_written_and_no_frame_of_it_grows_too_large(
+    sizes: list[int], values: int, frames_of_jobs: int
+) -> None:
+    written = list(frames.encode_bundle(*_bundle(sizes, values)))
+
+    assert len(written) == 1 + frames_of_jobs
+    assert frames.decode_bundle(frames.NO_RECALL + b"".join(written)) == _bundle(sizes, values)
+
+
+def test_bundle_that_is_not_whole_or_of_another_version_is_none() -> None:
+    header, jobs = _bundle([5] * 2001)
+    data = frames.NO_RECALL + b"".join(frames.encode_bundle(header, jobs))
+    other = header._replace(version=frames.VERSION - 1)
+
+    assert frames.decode_bundle(data[:-1]) is None
+    assert frames.decode_bundle(data[:30]) is None
+    assert frames.decode_bundle(b"") is None
+    assert frames.decode_bundle(frames.NO_RECALL + b"".join(frames.encode_bundle(other, jobs))) is None

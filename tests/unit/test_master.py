@@ -71,7 +71,7 @@ def test_a_bundle_takes_no_longer_than_its_goal_by_what_was_measured(make_scene:
     scene = make_scene()
 
     def script() -> Iterator[None]:
-        yield from scene.grow([target("Child")] * 100)
+        yield from scene.grow([target("Child")] * 40)
         worker = scene.worker(2)
         worker.start()
         worker.succeed(wall=packing.GOAL_SECONDS / 5)
