@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
 
-.PHONY: help demo test clusters lint format test-all bench bench-peers clean
+.PHONY: help demo test clusters lint format test-all bench bench-peers figures clean
 
 help:      # what can be made
 	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
@@ -38,6 +38,10 @@ bench:     # measure what targets cost, each line with the figure asked for: som
 bench-peers: # the same work by Toil, Parsl, Dask, Ray, executorlib, Snakemake, in .venv-peers (half a gigabyte, once)
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
 	@.venv-peers/bin/python benchmarks/peers/compare.py $(ARGS)
+
+figures:   # measure all of that on a quiet machine, and put it into README and docs: half an hour
+	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
+	@.venv/bin/python benchmarks/figures.py --measure $(ARGS)
 
 clean:     # remove what the targets above have made
 	rm -rf .venv .venv.lock .venvs .*_cache .hypothesis .cache build dist *.egg-info demo-run

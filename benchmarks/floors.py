@@ -5,14 +5,16 @@ Each function returns seconds for one operation, the median of many.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import resource
 import sqlite3
 import statistics
 import time
 from collections.abc import Callable
 
-from jobtree import Target
+from jobtree import Target, isolation
 
 
 class Small(Target):
@@ -98,6 +100,50 @@ def loads(times: int) -> float:
     """Unpickling a small target."""
     data = pickle.dumps(Small(7), 5)
     return _median(lambda: pickle.loads(data), times, 100)
+
+
+def questions(times: int) -> float:
+    """Asking the system, by the cheapest calls that Python has, for what a worker puts back after each target."""
+    mask = os.umask(0o077)
+
+    def operation() -> None:
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        for fd in (0, 1, 2):
+            os.fstat(fd)
+        os.getcwd()
+        os.umask(mask)
+        for timer in isolation._TIMERS:
+            isolation._setitimer(timer, 0)
+        isolation._sigmask(isolation._BLOCK, ())
+        isolation._cores()
+        for limit in isolation._LIMITS:
+            resource.getrlimit(limit)
+        resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    try:
+        return _median(operation, times, 100)
+    finally:
+        os.umask(mask)
+
+
+def _nothing(number: int) -> int:
+    return number
+
+
+def pool(number: int) -> float:
+    """One task of a fan-out through bare multiprocessing with two processes: nothing kept, nothing put back."""
+    with multiprocessing.get_context("fork").Pool(2) as processes:
+        processes.map(_nothing, range(2))
+        began = time.perf_counter()
+        total = sum(processes.imap_unordered(_nothing, range(number)))
+        seconds = time.perf_counter() - began
+        processes.close()
+        processes.join()
+    assert total == number * (number - 1) // 2
+    return seconds / number
 
 
 def _database(directory: str) -> sqlite3.Connection:

@@ -43,6 +43,14 @@ def warnings(directory: str) -> list[str]:
     return found
 
 
+def environment() -> dict[str, str]:
+    """The variables of what is measured: this checkout's modules, and Python keeping what it has compiled, as it does
+    unless a user forbids it."""
+    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
+
+
 def use_cores(number: int) -> int:
     """Keep this process, and all that it starts, to so many cores; how many it got."""
     if not hasattr(os, "sched_setaffinity"):

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
-from benchmarks import witness
+from benchmarks import machine, witness
 from benchmarks.witness import Seen
 
 HERE = Path(__file__).resolve().parent
@@ -80,7 +80,7 @@ class Running:
 
     def begin(self) -> None:
         """Start the command; again, if it has been killed."""
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        environment = machine.environment()
         with open(self.directory / "log", "ab") as log:
             self.began = time.monotonic()
             self.process = subprocess.Popen(

@@ -109,6 +109,15 @@ WORKER = {
 """Stages of a worker, likewise."""
 
 
+ROW = "insert a row with a small target and delete it later"
+WRITE = "append 200 bytes to a file (write)"
+DUMPS = "pickle a small target"
+LOADS = "unpickle a small target"
+QUESTIONS = "ask the system what a target may have changed (19 calls)"
+FLOORS_OF_A_TARGET = {ROW: 1, WRITE: 1, DUMPS: 1, LOADS: 1, QUESTIONS: 1}
+"""How often a target that does nothing needs each, however it is built: its two frames leave in one write."""
+
+
 class Sampler:
     """Where this process spends its CPU time, by stage; with ``with``."""
 
@@ -236,7 +245,7 @@ def part(name: str, number: int, directory: str) -> dict[str, Any]:
     place = tempfile.mkdtemp(dir=directory)
     witness.make(place, number)
     command = [sys.executable, os.path.abspath(__file__), "--part", name, "--number", str(number)]
-    environment = {**os.environ, "PYTHONPATH": str(machine.CHECKOUT)}
+    environment = machine.environment()
     answer = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     if answer.returncode:
         raise WrongResult(f"{name}: {answer.stderr[-3000:]}")
@@ -254,11 +263,15 @@ def measure_floors(directory: str, times: int) -> dict[str, float]:
         "fork, exit and wait for a process of this size": floors.fork(times),
         "append 1 KB to a file and fdatasync": floors.sync_of_append(directory, 1024, times),
         "commit one changed row in SQLite (WAL, synchronous=FULL)": floors.commit(directory, times),
-        "insert a row with a small target and delete it later": floors.row(directory, max(2, times // 10)),
+        ROW: floors.row(directory, max(2, times // 10)),
         "make a small file and remove it": floors.small_file(directory, times),
-        "append 200 bytes to a file (write)": floors.write(directory, 200, times),
-        "pickle a small target": floors.dumps(times),
-        "unpickle a small target": floors.loads(times),
+        WRITE: floors.write(directory, 200, times),
+        DUMPS: floors.dumps(times),
+        LOADS: floors.loads(times),
+        QUESTIONS: floors.questions(times),
+        "a task that does nothing by multiprocessing.Pool(2), one at a time: wall clock": floors.pool(
+            times * 20
+        ),
     }
     return {name: value * 1e6 for name, value in seconds.items()}
 
@@ -291,43 +304,53 @@ def main() -> int:
         }
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    show(result)
+    print("\n\n".join(tables(result).values()))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def show(result: dict[str, Any]) -> None:
-    """Tables for a page of documentation."""
-    about, number, run = result["machine"], result["number"], result["run"]
-    print(f"Measured on {about['date']}, {about['processor']}, {about['system']}, {about['file system']}, "
-          f"{about['Python']}, SQLite {about['SQLite']}, jobtree {about['jobtree']}.\n")  # fmt: skip
-    print("| what the machine takes for | us |\n| --- | ---: |")
-    for name, value in result["floors"].items():
-        print(f"| {name} | {value:.1f} |")
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Tables for a page of documentation, by name."""
+    about, number, run, worker = result["machine"], result["number"], result["run"], result["worker"]
     each = 1e6 / number
-    print(f"\n| a target that does nothing, in a run of {number:,} | us |\n| --- | ---: |")
-    print(f"| wall clock | {run['wall'] * each:.1f} |")
-    print(f"| CPU of the master | {run['cpu'] * each:.1f} |")
-    print(f"| CPU of launcher and workers | {run['below'] * each:.1f} |")
     idle = CORES * run["wall"] - run["cpu"] - run["below"]
-    print(f"| neither: waiting for the disk or for each other, other programs | {idle * each:.1f} |")
     commits, seconds = run["commits"], run["commit_wall"]
-    print(
-        f"| of the wall clock, {commits} commits of {seconds / commits * 1e3:.1f} ms each | {seconds * each:.1f} |"
-    )
-    _stages("the master, for each target", run["stages"], run["cpu"] * each)
-    worker = result["worker"]
-    _stages("a worker, for each target", worker["stages"], worker["cpu"] * each)
+    whole = {
+        "wall clock": run["wall"],
+        "CPU of the master": run["cpu"],
+        "CPU of launcher and workers": run["below"],
+        "neither: waiting for the disk or for each other, other programs": idle,
+        f"of the wall clock, {commits} commits of {seconds / commits * 1e3:.1f} ms each": seconds,
+    }
+    return {
+        "where-machine": f"Measured on {about['date']}: {about['processor']}; {about['system']}, "
+        f"{about['file system']}, {about['Python']}, SQLite {about['SQLite']}; jobtree {about['jobtree']}; load before "
+        f"it began: {about['load before']}.",
+        "floors": _rows("what the machine takes for", result["floors"]),
+        "whole": _rows(
+            f"a target that does nothing, in a run of {number:,}", {k: v * each for k, v in whole.items()}
+        ),
+        "master": _stages("the master, for each target", run["stages"], run["cpu"] * each),
+        "worker": _stages("a worker, for each target", worker["stages"], worker["cpu"] * each),
+    }
 
 
-def _stages(title: str, stages: dict[str, float], total: float) -> None:
+def _rows(title: str, microseconds: Mapping[str, float]) -> str:
+    rows = [f"| {name} | {value:.1f} |" for name, value in microseconds.items()]
+    return "\n".join([f"| {title} | us |", "| --- | ---: |", *rows])
+
+
+def _stages(title: str, stages: dict[str, float], total: float) -> str:
     """Shares of a measured total, so that the interruptions, which cost something themselves, are not counted."""
     seen = sum(stages.values()) or 1.0
-    print(f"\n| {title} | us | share |\n| --- | ---: | ---: |")
-    for name, seconds in sorted(stages.items(), key=lambda item: -item[1]):
-        print(f"| {name} | {total * seconds / seen:.1f} | {100 * seconds / seen:.0f} % |")
-    print(f"| all | {total:.1f} | 100 % |")
+    rows = [
+        f"| {name} | {total * seconds / seen:.1f} | {100 * seconds / seen:.0f} % |"
+        for name, seconds in sorted(stages.items(), key=lambda item: -item[1])
+    ]
+    return "\n".join(
+        [f"| {title} | us | share |", "| --- | ---: | ---: |", *rows, f"| all | {total:.1f} | 100 % |"]
+    )
 
 
 if __name__ == "__main__":

@@ -185,8 +185,7 @@ def run(engine: Engine, directory: str, number: int) -> tuple[dict[str, Any], fl
     """One run with its sum checked: what it answered, and when it began and ended."""
     place = tempfile.mkdtemp(dir=directory)
     environment = {
-        **os.environ,
-        "PYTHONPATH": str(CHECKOUT),
+        **machine.environment(),
         "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath),
     }
     command = [sys.executable, str(HERE / engine.script), "--number", str(number), *engine.arguments]

@@ -1,0 +1,227 @@
+"""The figures that the documents quote: measured into one file, and from there into the documents' tables.
+
+    python benchmarks/figures.py                    write the tables anew from results.json
+    python benchmarks/figures.py --measure          measure everything first (`make figures`; half an hour)
+    python benchmarks/figures.py --measure bench    only that: bench, where or peers; may be repeated
+
+``results.json`` holds what the three programs wrote with ``--json``. In a document a table stands between two comments,
+``<!-- figures: NAME -->`` and ``<!-- end of figures -->``; what is between them is made here and nowhere else, and a
+test holds the documents to the file. So a figure in a document can be traced to its run, machine and day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Callable
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(CHECKOUT)
+
+from benchmarks import where_time_goes  # noqa: E402
+
+RESULTS = CHECKOUT / "benchmarks" / "results.json"
+DOCUMENTS = tuple(
+    CHECKOUT / name for name in ("README.md", "benchmarks/README.md", "docs/explanation/where-time-goes.md")
+)
+PROGRAMS = {
+    "bench": ("benchmarks/bench.py", sys.executable),
+    "where": ("benchmarks/where_time_goes.py", sys.executable),
+    "peers": ("benchmarks/peers/compare.py", str(CHECKOUT / ".venv-peers" / "bin" / "python")),
+}
+_TABLE = re.compile(r"(<!-- figures: ([a-z-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+Results = dict[str, Any]
+
+
+def main() -> int:
+    """Measure if asked to, and write the tables; the exit status of a measurement that failed, or 0."""
+    parser = argparse.ArgumentParser(description="Put measured figures into the documents.")
+    parser.add_argument("--measure", nargs="*", choices=list(PROGRAMS), help="measure first: these, or all")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="after --: passed on to each measurement")
+    options = parser.parse_args()
+    if options.measure is not None:
+        rest = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+        for name in options.measure or PROGRAMS:
+            status = measure(name, rest)
+            if status:
+                return status
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for document in DOCUMENTS:
+        document.write_text(
+            filled_in(document.read_text(encoding="utf-8"), tables(results)), encoding="utf-8"
+        )
+    return 0
+
+
+def measure(name: str, arguments: Iterable[str]) -> int:
+    """Run one of the programs and put what it found into the results; its exit status."""
+    script, interpreter = PROGRAMS[name]
+    with tempfile.TemporaryDirectory() as directory:
+        found = Path(directory, "found.json")
+        command = [interpreter, str(CHECKOUT / script), "--json", str(found), *arguments]
+        status = subprocess.call(command, cwd=CHECKOUT)
+        if status == 0:
+            results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+            results[name] = json.loads(found.read_text(encoding="utf-8"))
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return status
+
+
+def filled_in(text: str, made: dict[str, str]) -> str:
+    """A document with its tables as they should be. KeyError for a name that is none."""
+    return _TABLE.sub(lambda found: f"{found[1]}{made[found[2]]}\n{found[3]}", text)
+
+
+def tables(results: Results) -> dict[str, str]:
+    """Everything that can stand in a document, by name."""
+    makers: dict[str, Callable[[Results], str]] = {
+        "bench": _bench,
+        "bench-short": _bench_short,
+        "peers": _peers,
+        "peers-short": _peers_short,
+        "misses": _misses,
+        "machine": lambda results: _machine(results["bench"]["machine"]),
+    }
+    made = {name: make(results) for name, make in makers.items()}
+    made.update(where_time_goes.tables(results["where"]))
+    return made
+
+
+# -- make bench --------------------------------------------------------------------------------------------------
+
+
+def _machine(about: dict[str, str]) -> str:
+    return (
+        f"Measured on {about['date']}: {about['processor']}; {about['system']}, {about['file system']}, "
+        f"{about['Python']}, SQLite {about['SQLite']}; jobtree {about['jobtree']}; load before it began: "
+        f"{about['load before']}."
+    )
+
+
+def _bench(results: Results) -> str:
+    rows = ["| work | reached | asked | |", "| --- | ---: | ---: | --- |"]
+    for line in results["bench"]["lines"]:
+        rows.append(f"| {line['what']} | {_reached(line)} | {_asked(line)} | {_verdict(line)} |")
+    return "\n".join(rows)
+
+
+_SHORT = (
+    "one-target",
+    "fan-out",
+    "binary-tree",
+    "chain",
+    "computing",
+    "random-lengths",
+    "million",
+    "restart",
+)
+
+
+def _bench_short(results: Results) -> str:
+    """For the README: the first figure of the main lines."""
+    rows = ["| on two cores, synced to disk | |", "| --- | ---: |"]
+    seen = set()
+    for line in results["bench"]["lines"]:
+        if line["name"] in _SHORT and line["name"] not in seen:
+            seen.add(line["name"])
+            rows.append(f"| {line['what']} | {_reached(line)} |")
+    return "\n".join(rows)
+
+
+def _reached(line: dict[str, Any]) -> str:
+    return f"{_number(line['value'])} {line['unit']}"
+
+
+def _asked(line: dict[str, Any]) -> str:
+    return f"{'≥' if line['at_least'] else '≤'} {_number(line['asked'])}"
+
+
+def _verdict(line: dict[str, Any]) -> str:
+    return "" if line["passed"] else "**missed**"
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+# -- make bench-peers ------------------------------------------------------------------------------------------------
+
+
+def _peers(results: Results) -> str:
+    rows = [
+        "| engine | tasks | tasks/s, start-up taken off | state on disk | jobtree is faster by | asked | |",
+        "| --- | ---: | ---: | --- | ---: | ---: | --- |",
+    ]
+    for engine in results["peers"]["engines"]:
+        name = f"{engine['engine']} {engine['version']}".strip()
+        if "failed" in engine:
+            rows.append(f"| {name} | | | {engine['keeps']} | not measured: {engine['failed']} | | |")
+            continue
+        asked = engine["asked"]
+        verdict = "**missed**" if asked and not engine["passed"] else ""
+        rows.append(
+            f"| {name} | {engine['number']:,} | {_number(engine['running'])} | {engine['keeps']} "
+            f"| {_number(engine['ratio']) if engine['ratio'] else ''} | {f'{asked:,g}' if asked else ''} | {verdict} |"
+        )
+    return "\n".join(rows)
+
+
+def _peers_short(results: Results) -> str:
+    rows = ["| tasks that do nothing and return a value | tasks/s | state on disk |", "| --- | ---: | --- |"]
+    for engine in results["peers"]["engines"]:
+        if "failed" not in engine and "no values" not in engine["engine"]:
+            name = f"{engine['engine']} {engine['version']}".strip()
+            rows.append(f"| {name} | {_number(engine['running'])} | {engine['keeps']} |")
+    return "\n".join(rows)
+
+
+# -- why a figure is missed ------------------------------------------------------------------------------------------
+
+
+def _misses(results: Results) -> str:
+    """Each figure that was missed, with what it would take of a target's time; and the floors of that."""
+    where, run = results["where"], results["where"]["run"]
+    each = 1e6 / where["number"]
+    costs = (run["cpu"] + run["below"]) * each
+    found = []
+    for line in results["bench"]["lines"]:
+        if not line["passed"]:
+            found.append(f"- {line['what']}: {_reached(line)}, asked {_asked(line)}.")
+    own = next(e for e in results["peers"]["engines"] if e["engine"] == "jobtree")
+    for engine in results["peers"]["engines"]:
+        if engine.get("asked") and not engine.get("passed", True):
+            wanted = engine["running"] * engine["asked"]
+            found.append(
+                f"- {engine['asked']:g} times {engine['engine']} would be {_number(wanted)} targets/s, that is "
+                f"{1e6 / wanted:.1f} us of wall clock for each, values included; jobtree takes "
+                f"{1e6 / own['running']:.1f}."
+            )
+    if not found:
+        return "None is missed."
+    floor = floors_of_a_target(where["floors"])
+    found.append(
+        f"\nA target that does nothing uses {costs:.1f} us of CPU in all processes, so two cores need at least "
+        f"{costs / 2:.1f} us of wall clock for it. Of these {costs:.1f}, {floor:.1f} are what the machine itself takes "
+        "for the parts that no design of this kind can do without: pickling and unpickling it, its row in the "
+        "database, its write to the outcome file, and asking the system whether it has changed anything "
+        "(the table of floors has them one by one)."
+    )
+    return "\n".join(found)
+
+
+def floors_of_a_target(floors: dict[str, float]) -> float:
+    """Microseconds that the floors of one small target add up to."""
+    return sum(floors.get(name, 0.0) * times for name, times in where_time_goes.FLOORS_OF_A_TARGET.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

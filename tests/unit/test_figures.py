@@ -1,0 +1,63 @@
+"""The documents quote what was measured: their tables are those that the results file gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import figures
+
+
+@pytest.fixture(scope="module")
+def results() -> Any:
+    return json.loads(figures.RESULTS.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", figures.DOCUMENTS, ids=lambda path: path.name)
+def test_documents_agree_with_the_results(document: Path, results: Any) -> None:
+    text = document.read_text(encoding="utf-8")
+
+    assert "<!-- figures: " in text
+    assert figures.filled_in(text, figures.tables(results)) == text, (
+        "run: python benchmarks/figures.py, which writes the tables anew from benchmarks/results.json"
+    )
+
+
+def test_every_measured_line_and_engine_is_quoted(results: Any) -> None:
+    made = figures.tables(results)
+
+    assert all(f"| {line['what']} |" in made["bench"] for line in results["bench"]["lines"])
+    assert all(engine["engine"] in made["peers"] for engine in results["peers"]["engines"])
+    assert all(name in made["floors"] for name in results["where"]["floors"])
+
+
+def test_a_missed_figure_is_said_to_be_missed_and_explained(results: Any) -> None:
+    made = figures.tables(results)
+    missed = [line for line in results["bench"]["lines"] if not line["passed"]]
+    slower = [
+        engine for engine in results["peers"]["engines"] if engine.get("asked") and not engine["passed"]
+    ]
+
+    assert made["bench"].count("**missed**") == len(missed)
+    assert made["peers"].count("**missed**") == len(slower)
+    assert len(re.findall("^- ", made["misses"], re.MULTILINE)) == len(missed) + len(slower)
+
+
+def test_only_what_is_between_the_marks_is_replaced() -> None:
+    text = "a\n<!-- figures: x -->\nold\n<!-- end of figures -->\nb\n"
+
+    assert figures.filled_in(text, {"x": "new\nlines"}) == text.replace("old", "new\nlines")
+    with pytest.raises(KeyError):
+        figures.filled_in(text, {})
+
+
+def test_an_engine_that_could_not_be_run_is_named(results: Any) -> None:
+    engine = {"engine": "Ray", "version": "absent", "keeps": "no", "failed": "exit status 1: no module"}
+    changed = {**results, "peers": {"engines": [results["peers"]["engines"][0], engine]}}
+
+    assert "not measured: exit status 1: no module" in figures.tables(changed)["peers"]
+    assert "Ray" not in figures.tables(changed)["peers-short"]
