@@ -214,13 +214,14 @@ class Store:
                 self._insert_children(parent, source)
             if changes.issued:
                 executemany(
-                    "UPDATE jobs SET state = 1, bundle = ?, attempt = attempt + 1 WHERE id = ?",
-                    changes.issued,
+                    "UPDATE jobs SET state = 1, bundle = ?, attempt = attempt + 1 WHERE id BETWEEN ? AND ?",
+                    _runs(changes.issued),
                 )
             if changes.touched:
                 self._rewrite(changes)
             if changes.done:
-                executemany("DELETE FROM jobs WHERE id = ?", [(id,) for id in changes.done])
+                runs = _runs((0, id) for id in changes.done)
+                executemany("DELETE FROM jobs WHERE id BETWEEN ? AND ?", [run[1:] for run in runs])
                 self._dropped.extend(self.values.release(changes.done))
             if changes.forgiven:
                 executemany("DELETE FROM failures WHERE job = ?", [(id,) for id in changes.forgiven])
@@ -387,6 +388,23 @@ def _job(row: Sequence[Any]) -> Job:
         row[0], row[1], row[2], _STATES[row[3]], row[4], row[5], row[6], row[7], row[8], bool(row[9]), row[10],
         bool(row[11]), bool(row[12]), row[13], row[14],
     )  # fmt: skip
+
+
+def _runs(jobs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Pairs of bundle and job as (bundle, first, last) of jobs without a gap: siblings are, and one statement for all
+    of them takes half the time of one for each."""
+    found: list[tuple[int, int, int]] = []
+    first = last = bundle = -1
+    for of, id in sorted(jobs):
+        if of == bundle and id == last + 1:
+            last = id
+            continue
+        if first >= 0:
+            found.append((bundle, first, last))
+        bundle, first, last = of, id, id
+    if first >= 0:
+        found.append((bundle, first, last))
+    return found
 
 
 def _storable(text: str) -> str:

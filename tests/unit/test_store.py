@@ -14,7 +14,7 @@ from jobtree.errors import BrokenInvariant
 from jobtree.events import Children, GoesOn, Job, Spec, State
 from jobtree.frames import Failure, Measures
 from jobtree.schema import BundleRow, ChildRow, FailureRow, memory_step
-from jobtree.store import Store
+from jobtree.store import Store, _runs
 from jobtree.tree import Tree
 from jobtree.values import Returned
 from tests.unit.tree_histories import fields
@@ -422,3 +422,17 @@ def test_statistics_are_read_as_they_were_written(world: Open) -> None:
 
     assert (found.succeeded, found.failures, found.wall, found.cpu_time) == (2, 1, 3.0, 1.5)
     assert (found.wall_min, found.wall_max, found.memory_max) == (1.0, 2.0, 900)
+
+
+@given(jobs=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40)), unique_by=lambda pair: pair[1]))
+def test_runs_hold_exactly_the_jobs_they_were_made_of(jobs: list[tuple[int, int]]) -> None:
+    runs = _runs(jobs)
+
+    held = [(bundle, id) for bundle, first, last in runs for id in range(first, last + 1)]
+    assert sorted(held) == sorted(jobs)
+    assert len(held) == len(set(held))
+
+
+def test_siblings_are_one_run_and_gaps_are_left_alone() -> None:
+    assert _runs([(7, 12), (7, 10), (7, 11), (8, 13), (7, 20)]) == [(7, 10, 12), (7, 20, 20), (8, 13, 13)]
+    assert _runs([]) == []
