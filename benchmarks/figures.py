@@ -144,7 +144,8 @@ def _asked(line: dict[str, Any]) -> str:
 
 
 def _verdict(line: dict[str, Any]) -> str:
-    return "" if line["passed"] else "**missed**"
+    # None: it was a small run, which says nothing about figures.
+    return "**missed**" if line["passed"] is False else ""
 
 
 def _number(value: float) -> str:
@@ -167,7 +168,7 @@ def _peers(results: Results) -> str:
             rows.append(f"| {name} | | | {engine['keeps']} | not measured: {engine['failed']} | | |")
             continue
         asked = engine["asked"]
-        verdict = "**missed**" if asked and not engine["passed"] else ""
+        verdict = "**missed**" if engine.get("passed") is False else ""
         rows.append(
             f"| {name} | {engine['number']:,} | {_number(engine['running'])} | {engine['keeps']} "
             f"| {_number(engine['ratio']) if engine['ratio'] else ''} | {f'{asked:,g}' if asked else ''} | {verdict} |"
@@ -194,11 +195,11 @@ def _misses(results: Results) -> str:
     costs = (run["cpu"] + run["below"]) * each
     found = []
     for line in results["bench"]["lines"]:
-        if not line["passed"]:
+        if line["passed"] is False:
             found.append(f"- {line['what']}: {_reached(line)}, asked {_asked(line)}.")
     own = next(e for e in results["peers"]["engines"] if e["engine"] == "jobtree")
     for engine in results["peers"]["engines"]:
-        if engine.get("asked") and not engine.get("passed", True):
+        if engine.get("passed") is False:
             wanted = engine["running"] * engine["asked"]
             found.append(
                 f"- {engine['asked']:g} times {engine['engine']} would be {_number(wanted)} targets/s, that is "
