@@ -68,6 +68,7 @@ class Adopter:
         self.import_error: Optional[str] = None
         # What targets left in global temporary directories may not be on the disk, and no sync will tell.
         self._distrust = not soundness.is_trusted(paths)
+        self._rebooted = False
         self._import_failures: set[int] = set()
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
@@ -77,8 +78,18 @@ class Adopter:
         collected, self.collected = self.collected, Collected()
         return self.tree.take_changes(), collected
 
+    def look_for_reboot(self, matters: bool) -> None:
+        """In the transaction that adopts what earlier masters left. matters: users' files are to be there too.
+
+        After a power cut an outcome may be on the disk, and the files that it tells of not.
+        """
+        kernel = soundness.this_kernel()
+        self._rebooted = matters and self.store.get("adopted") != kernel
+        self.store.set("adopted", kernel)
+
     def trust(self) -> None:
         """What was left by masters before this one has been adopted, or will be made again, and is committed."""
+        self._rebooted = False
         if self._distrust:
             soundness.trust(self.paths)
             self._distrust = False
@@ -164,8 +175,9 @@ class Adopter:
         if self.tree.with_global_dir and not bundle.supervised:
             # Before the commit the master makes durable what the target may have left there, or in those above.
             left = self.tree.ancestors_with_global_dir(id)
-            if left and self._distrust and goes_on is None:
-                # Where its worker went on to the next target it had synced first, and was not refused.
+            if left and (self._distrust or self._rebooted) and goes_on is None:
+                # That it succeeded has reached the disk; what it left there may not have. Where its worker went on to
+                # the next target it had synced first, and was not refused.
                 self._drop(bundle)
                 self.tree.lost(id, attempt, charge=False)
                 self._warn(f"job {job_name(id)}: what it left may not be on the disk, so it runs once more")

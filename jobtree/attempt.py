@@ -114,7 +114,7 @@ class Attempt:
     def _make_durable(self) -> None:
         """What targets left in global temporary directories; the master can do that for its own machine only."""
         if self._place.header.durable and (self._asked_global or self._place.header.global_dirs):
-            files.make_durable([self._place.paths.global_dirs])
+            files.make_durable([self._place.paths.global_dirs], self._place.synced)
 
     def _run_target(self) -> tuple[Optional[BaseException], Optional[Target], Any]:
         """Load the target and run it. Returns what it raised, the target, and what it returned."""
@@ -222,7 +222,7 @@ class Attempt:
         absolute = place.paths.absolute(path)
         os.makedirs(os.path.dirname(absolute), 0o700, exist_ok=True)
         files.write_durably(absolute, data)
-        files.fsync_directory(os.path.dirname(absolute))
+        files.fsync_names(absolute, place.paths.root)
         place.values[token] = path
         return token, None, path, mentions
 

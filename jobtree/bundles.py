@@ -45,7 +45,8 @@ def write_bundle(paths: TreePaths, header: BundleHeader, jobs: Sequence[BundleJo
 
 def sync_names(paths: TreePaths, numbers: Iterable[int]) -> None:
     """Make the names of files of supervised bundles durable. Raises StorageError."""
-    for folder in sorted({os.path.dirname(path) for number in numbers for path in _files_of(paths, number)}):
+    folders = {os.path.dirname(path) for number in numbers for path in _files_of(paths, number)}
+    for folder in sorted(folders | {os.path.dirname(folder) for folder in folders}):
         files.fsync_directory(folder)
 
 

@@ -19,6 +19,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
@@ -39,6 +40,10 @@ SYNCFS_FLUSHES = frozenset(
      "overlay", "nfs", "nfs4", "lustre", "gpfs"]
 )  # fmt: skip
 """File systems on which syncfs(2) is known to flush file data. FUSE is not: it does not hand syncfs on."""
+
+
+_COARSE_SECONDS = 3.0
+"""Some file systems keep times in steps of two seconds."""
 
 
 def refused(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:
@@ -80,6 +85,30 @@ def fsync_directory(path: str) -> None:
     """Make the names in a directory durable. Raises StorageError, also where there is no such directory."""
     try:
         _fsync_open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def fsync_names(path: str, top: str) -> None:
+    """Make durable the names under which a file or directory is found: those of the directories between ``top`` and it,
+    and its own. A sync of a file or directory does that for what it holds, not for what it is called."""
+    while path != top:
+        path = os.path.dirname(path)
+        fsync_directory(path)
+
+
+def fsync_way_to(path: str) -> None:
+    """The same as far up as the file system goes and we may read: for a directory that users gave us."""
+    path = os.path.abspath(path)
+    try:
+        device = os.stat(path).st_dev
+        while path != os.path.dirname(path):
+            path = os.path.dirname(path)
+            if os.stat(path).st_dev != device:
+                return
+            _fsync_open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # a directory that we may not read is none that we made
     except OSError as error:
         raise refused(error, path) from error
 
@@ -335,8 +364,12 @@ def _remove_entry(name: str, above: Optional[int], shown: str, trouble: list[str
         trouble.append(f"{shown}: nested too deeply")
 
 
-def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
-    """Make all that is in these directories durable: file contents and names.
+def make_durable(
+    directories: Iterable[str],
+    known: Optional[dict[str, tuple[int, ...]]] = None,
+    top: Optional[str] = None,
+) -> None:
+    """Make all that is in these directories durable: file contents and names, also their own below ``top``.
 
     Where syncfs(2) flushes, one call does for all of them; elsewhere each file is synced that differs from what
     ``known`` says of it (inode, size, times; updated).
@@ -353,8 +386,14 @@ def make_durable(directories: Iterable[str], known: Optional[dict[str, tuple[int
             raise refused(OSError(number, os.strerror(number)), present[0], SyncFailed)
         finally:
             os.close(fd)
+    above = set()
     for path in present:
         sync_tree(path, known if known is not None else {})
+        while top is not None and path != top:
+            path = os.path.dirname(path)
+            above.add(path)
+    for path in above:
+        fsync_directory(path)
 
 
 def sync_tree(path: str, known: Optional[dict[str, tuple[int, ...]]] = None) -> None:
@@ -396,7 +435,9 @@ def _sync_file(path: str, known: dict[str, tuple[int, ...]]) -> None:
         fsync(fd, path)
     finally:
         os.close(fd)
-    known[path] = mark
+    # A file may be written again within one tick of the clock that its times are taken from: then nothing would show.
+    if abs(time.time() - status.st_mtime) > _COARSE_SECONDS:
+        known[path] = mark
 
 
 def _open_despite_mode(path: str, mode: int) -> int:

@@ -120,6 +120,7 @@ class Master:
             self._packer.bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
         over = []
         self._store.begin()
+        self._adopter.look_for_reboot(self._settings.durable == "full")
         for row in self._store.bundles():
             bundle = self._packer.running_bundle(row.id, row.name, row.shape, row.size, row.offset)
             bundle.backend = row.backend
@@ -358,7 +359,8 @@ class Master:
         """Commit, then act."""
         removals = self._store.note_removals(collected.removals) if collected.removals else []
         if collected.sync and self._settings.durable == "full":
-            files.make_durable((self._paths.global_dir(id) for id in sorted(collected.sync)), self._synced)
+            directories = (self._paths.global_dir(id) for id in sorted(collected.sync))
+            files.make_durable(directories, self._synced, self._paths.global_dirs)
         if submissions and self._packer.supervised:
             bundles.sync_names(self._paths, (self._bundles[s.name].id for s in submissions))
         self._store.commit()

@@ -124,7 +124,7 @@ def write_config(paths: TreePaths, root: str, root_digest: str, run: str) -> Con
     config = Config(FORMAT, VERSION, run, clock.wall(), root, root_digest)
     files.fsync_directory(paths.root)
     files.write_json(paths.config, config._asdict())
-    files.fsync_directory(os.path.dirname(paths.root))
+    files.fsync_way_to(paths.root)
     return config
 
 

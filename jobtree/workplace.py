@@ -79,8 +79,10 @@ class _RecallPipe:
 class OutcomeFile:
     """Where a worker writes down what became of its targets; frames are collected and handed over in one write."""
 
-    def __init__(self, path: str, lock: bool = True) -> None:
+    def __init__(self, path: str, root: str, lock: bool = True) -> None:
         self._path = path
+        self._root = root
+        self._named = False
         self._file = _Held(path, os.O_WRONLY | os.O_APPEND, lock)
         self._pending: list[bytes] = []
 
@@ -105,13 +107,18 @@ class OutcomeFile:
             files.write_all(fd, data)
         if sync:
             files.fdatasync(fd, self._path)
+            if not self._named:
+                # The master made it without a sync: a bundle that nothing has followed from is made again.
+                files.fsync_names(self._path, self._root)
+                self._named = True
 
 
 class Workplace:
     """One bundle in one worker. Made by ``open_workplace``.
 
     values: the kept promises that the current target can ask for; next_n: the number of the next new job or value;
-    local_dirs: how many local temporary directories there have been; started: when, on ``clock.elapsed``.
+    local_dirs: how many local temporary directories there have been; synced: what ``files.make_durable`` knows;
+    started: when, on ``clock.elapsed``.
     """
 
     _recall: Optional[_RecallPipe] = None
@@ -130,7 +137,8 @@ class Workplace:
             self._recall = _RecallPipe(recall)
         self._control = _Held(paths.bundle(self.bundle), os.O_RDONLY)
         # A new master waits for the locks of workers that die with the old one.
-        self.outcome = OutcomeFile(paths.outcome(self.bundle), lock=recall is None)
+        self.outcome = OutcomeFile(paths.outcome(self.bundle), paths.root, lock=recall is None)
+        self.synced: dict[str, tuple[int, ...]] = {}
         self._open_log()
         os.chdir(directory)
         # What targets log goes to their output; the levels are those of the run.

@@ -264,6 +264,8 @@ def tree(tmp_path: Path) -> Path:
     (top / "below").mkdir(parents=True)
     (top / "one").write_text("1")
     (top / "below" / "two").write_text("2")
+    for path in (top / "one", top / "below" / "two"):
+        os.utime(path, (1e9, 1e9))
     return top
 
 
@@ -284,6 +286,43 @@ def test_file_that_has_not_changed_is_not_synced_again(tree: Path, synced: list[
     assert sorted(synced) == ["below", "one", "top"]
 
 
+def test_file_that_was_written_just_now_is_synced_again(tree: Path, synced: list[str]) -> None:
+    """It may be written once more within one tick of the file system's clock."""
+    (tree / "one").write_text("new")
+    known: dict[str, tuple[int, ...]] = {}
+    files.sync_tree(str(tree), known)
+    synced.clear()
+
+    files.sync_tree(str(tree), known)
+
+    assert sorted(synced) == ["below", "one", "top"]
+
+
+def test_directories_on_the_way_are_synced_once_each(
+    tree: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "filesystem_type", lambda path: "fuse.sshfs")
+    (tree / "beside").mkdir()
+
+    files.make_durable([str(tree / "below"), str(tree / "beside")], None, str(tree))
+
+    assert sorted(synced) == ["below", "beside", "top", "two"]
+
+
+def test_names_on_the_way_to_a_file_are_synced(tree: Path, synced: list[str]) -> None:
+    files.fsync_names(str(tree / "below" / "two"), str(tree))
+    assert synced == ["below", "top"]
+
+
+def test_names_on_the_way_to_a_tree_are_synced_up_to_the_file_system_that_it_is_on(
+    tree: Path, synced: list[str]
+) -> None:
+    files.fsync_way_to(str(tree / "below"))
+
+    device = tree.stat().st_dev
+    assert synced == [path.name for path in (tree, *tree.parents) if path.stat().st_dev == device]
+
+
 def test_links_and_pipes_are_not_opened(tree: Path, tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "outside").write_text("x")
     (tree / "link").symlink_to(tmp_path / "outside")
@@ -298,6 +337,7 @@ def test_links_and_pipes_are_not_opened(tree: Path, tmp_path: Path, synced: list
 def test_unreadable_file_is_synced_and_stays_unreadable(open_to_all: Path) -> None:
     def action() -> None:
         (open_to_all / "file").write_text("x")
+        os.utime(open_to_all / "file", (1e9, 1e9))
         (open_to_all / "closed").mkdir()
         os.chmod(open_to_all / "file", 0)
         os.chmod(open_to_all / "closed", 0)

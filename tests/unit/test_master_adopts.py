@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from jobtree import bundles, frames
+from jobtree import bundles, frames, soundness
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import RESULT, Died, Scene, check_rows
 from tests.fakes.scripted_worker import ScriptedWorker, Value, target
@@ -164,6 +164,93 @@ def test_what_came_before_an_outcome_is_read_again_after_a_crash(make_scene: Mak
 
     assert scene.rows("SELECT attempt, pending FROM jobs WHERE id = 1") == [(1, 4 if ends else 0)]
     assert scene.left_behind() == (["values/0/1-1"] if ends else [])
+
+
+# -- after a power cut -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("booted", [False, True])
+@pytest.mark.parametrize("durable", ["full", "tree"])
+def test_success_that_nothing_was_synced_for_is_not_believed_after_a_power_cut(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch, booted: bool, durable: str
+) -> None:
+    """The outcome has reached the disk; whether the files that the target left have, nobody knows."""
+    scene = make_scene(durable=durable)
+
+    def first() -> Iterator[None]:
+        yield
+        worker = scene.worker(1)
+        worker.start()
+        worker.global_dir()
+        worker.succeed(follow_on=target("Next"))
+        worker.flush()
+        raise Died
+
+    scene.play_until_death(first())
+    if booted:
+        monkeypatch.setattr(soundness, "this_kernel", lambda: "another kernel")
+    scene.start()
+    scene.master._remover.close()
+    scene.store.close()
+
+    runs_again = booted and durable == "full"
+    assert scene.rows("SELECT step, state, tries, losses FROM jobs") == [(0 if runs_again else 1, 0, 0, 0)]
+
+
+def test_success_with_which_a_worker_went_on_is_believed_after_a_power_cut(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was synced before the next one was started, which must not run before the first again."""
+    scene = make_scene(durable="full")
+
+    def first() -> Iterator[None]:
+        yield
+        worker = scene.worker(1)
+        worker.start()
+        worker.global_dir()
+        worker.start(worker.succeed(follow_on=target("Next"), go_on=True))
+        worker.succeed(follow_on=target("Last"))
+        worker.flush()
+        raise Died
+
+    scene.play_until_death(first())
+    monkeypatch.setattr(soundness, "this_kernel", lambda: "another kernel")
+    scene.start()
+    scene.master._remover.close()
+    scene.store.close()
+
+    assert scene.rows("SELECT step, state, tries, losses FROM jobs") == [(1, 0, 0, 0)]
+
+
+def test_death_in_a_start_after_a_power_cut_does_not_make_it_believed(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(durable="full")
+
+    def first() -> Iterator[None]:
+        yield
+        worker = scene.worker(1)
+        worker.start()
+        worker.global_dir()
+        worker.succeed(follow_on=target("Next"))
+        worker.flush()
+        raise Died
+
+    def die(*_: Any) -> None:
+        raise Died
+
+    scene.play_until_death(first())
+    monkeypatch.setattr(soundness, "this_kernel", lambda: "another kernel")
+    with monkeypatch.context() as patch:
+        patch.setattr(bundles, "wait_for_worker", die)
+        with pytest.raises(Died):
+            scene.start()
+    scene.store.close()
+    scene.start()
+    scene.master._remover.close()
+    scene.store.close()
+
+    assert scene.rows("SELECT step, state FROM jobs") == [(0, 0)]
 
 
 # -- values ---------------------------------------------------------------------------------------------------

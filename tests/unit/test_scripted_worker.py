@@ -43,7 +43,7 @@ def real_place(paths: TreePaths, number: int) -> Workplace:
     place.paths, place.bundle, place.header = paths, number, BundleHeader(*body)
     place.next_n, place.values, place.started = 1, {}, clock.elapsed()
     place._control = workplace._Held(paths.bundle(number), os.O_RDONLY)
-    place.outcome = workplace.OutcomeFile(paths.outcome(number))
+    place.outcome = workplace.OutcomeFile(paths.outcome(number), paths.root)
     return place
 
 
