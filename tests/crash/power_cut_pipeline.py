@@ -16,7 +16,7 @@ import hashlib
 import os
 from typing import Any
 
-from jobtree import Stack, Target, files
+from jobtree import Stack, Target, filesystems
 
 BRANCHES = 5
 LEAVES = 3
@@ -24,7 +24,7 @@ LARGE = 1_200_000
 """Bytes of a value that gets a file of its own."""
 
 if os.environ.get("JOBTREE_TEST_LOCAL"):
-    files.LOCAL = files.LOCAL | {"fuse.powercut"}
+    filesystems.LOCAL = filesystems.LOCAL | {"fuse.powercut"}
 
 
 def witness(name: str, cause: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from jobtree import files
+from jobtree import files, filesystems
 from jobtree.errors import StorageError
 from tests.unit.test_files_removal import as_nobody, open_to_all
 
@@ -407,13 +407,13 @@ def test_type_of_what_is_not_there_is_unknown() -> None:
 def test_only_what_is_known_to_be_local_is_local(
     kind: str, network: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "filesystem_type", lambda path: kind)
+    monkeypatch.setattr(filesystems, "filesystem_type", lambda path: kind)
 
-    assert files.is_network("/anywhere") is network
+    assert filesystems.is_network("/anywhere") is network
 
 
 def test_type_by_mount_point_is_that_of_the_nearest_one_above(tmp_path: Path) -> None:
     # What macOS goes by; here both ways must come to the same, on whatever file system this is.
-    found = files._type_by_mount_point(os.path.realpath(tmp_path))
+    found = filesystems._type_by_mount_point(os.path.realpath(tmp_path))
 
     assert found == files.filesystem_type(str(tmp_path))
