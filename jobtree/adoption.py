@@ -274,8 +274,9 @@ class Adopter:
         """
         self.read(bundle)
         charge = charge and not bundle.damaged
-        if not bundle.damaged and bundle.is_torn():
-            self._warn(f"{bundle.path}: its last frame is not whole; what it told of runs once more")
+        damage = "" if bundle.damaged else bundle.damage()
+        if damage:
+            self._warn(f"{bundle.path}: {damage}; what it told of runs once more")
         suspect = bundle.current
         bundle.current = None
         if suspect is not None:

@@ -57,7 +57,7 @@ class Attempt:
             try:
                 self._local = tempdirs.make_local(place.header.run, place.bundle, place.local_dirs)
             except StorageError as error:
-                raise TargetError(str(error)) from error
+                raise TargetError(str(error)) from None
         return self._local
 
     def global_temp_dir(self) -> str:
@@ -70,7 +70,7 @@ class Attempt:
             try:
                 tempdirs.make_global(path)
             except StorageError as error:
-                raise TargetError(str(error)) from error
+                raise TargetError(str(error)) from None
             self._asked_global = True
         return path
 

@@ -249,9 +249,13 @@ class RunningBundle:
             else:
                 return  # nothing, or a frame that is not written to its end yet
 
-    def is_torn(self) -> bool:
-        """Whether bytes follow that are no whole frame; damage, once nobody writes any more."""
-        return bool(files.read_from(self.path, self.offset, 1))
+    def damage(self) -> str:
+        """What is wrong with the file, once nobody writes any more: bytes that are no whole frame, or too few."""
+        if files.read_from(self.path, self.offset, 1):
+            return "its last frame is not whole"
+        if self.offset and not files.read_from(self.path, self.offset - 1, 1):
+            return f"it is shorter than the {self.offset} bytes that were read of it before"
+        return ""
 
     def add_children(self, frame: Frame) -> None:
         """Children have come; they wait for their outcome."""

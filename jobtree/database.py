@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import urllib.parse
 from typing import Any, Callable, Optional
 
@@ -24,6 +25,9 @@ PAGES = 256
 _PATIENCE_SECONDS = 10.0
 """How long a process that only looks may keep the database locked."""
 
+
+_STEPS = 100_000
+"""Instructions of SQLite's machine between two questions whether to go on: some milliseconds."""
 
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database."""
@@ -101,10 +105,12 @@ def copy(
     pause: float = 0.0,
     go_on: Callable[[], bool] = lambda: True,
     rows_too: bool = False,
+    copied: Callable[[], object] = lambda: None,
 ) -> None:
     """Copy the committed state of a database to a new file, and look through it. Not durable yet.
 
-    pages, pause: how many at one go (-1: all), and seconds between; go_on is asked between, and ends it with Cancelled.
+    pages, pause: how many at one go (-1: all), and seconds between; go_on is asked between, and ends it with Cancelled;
+    copied is called when the source is needed no more.
     Raises Unsound, sqlite3.Error, OSError.
     """
     for suffix in ("", "-journal", "-wal"):
@@ -114,19 +120,27 @@ def copy(
     to = connect(destination)
 
     def progress(_: int, __: int, ___: int) -> None:
+        # sqlite3 itself pauses only where it finds the database locked.
+        time.sleep(pause)
         if not go_on():
             raise Cancelled
 
     try:
+        to.set_progress_handler(
+            lambda: not go_on(), _STEPS
+        )  # ends the looking through, which can take seconds
         # No journal and no syncs: it counts for nothing before it is whole, and then it is synced once.
         to.execute("PRAGMA journal_mode = OFF")
         to.execute("PRAGMA synchronous = OFF")
         source.backup(to, pages=pages, progress=progress, sleep=pause)
+        copied()
         # The source's log mode came along; so that nothing is made beside the copy, it gets the plain one.
         to.execute("PRAGMA locking_mode = EXCLUSIVE")
         to.execute("PRAGMA journal_mode = DELETE")
         check(to, rows_too)
     except (sqlite3.Error, ValueError) as error:
+        if not go_on():
+            raise Cancelled from None
         raise _judged(error) from error
     finally:
         to.close()

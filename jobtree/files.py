@@ -20,10 +20,11 @@ import re
 import stat
 import sys
 import time
+import zlib
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
-from jobtree.errors import StorageError, SyncFailed
+from jobtree.errors import DamagedFile, StorageError, SyncFailed
 from jobtree.filesystems import SYNCFS_FLUSHES
 from jobtree.filesystems import filesystem_type as filesystem_type
 from jobtree.filesystems import is_network as is_network
@@ -34,6 +35,10 @@ _NO_LINKS = frozenset(
 
 _COARSE_SECONDS = 3.0
 """Some file systems keep times in steps of two seconds."""
+
+
+_CHECKSUM = "crc32"
+"""The name of the checksum in a JSON object; files without one are read, too."""
 
 
 def refused(error: OSError, path: str, kind: type[StorageError] = StorageError) -> StorageError:
@@ -286,19 +291,28 @@ def write_byte(path: str, offset: int, byte: bytes) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Replace a file by a JSON text, durably."""
+    """Replace a file by a JSON text, durably; an object with a checksum, so that no changed letter is believed."""
+    if isinstance(value, dict):
+        value = {**value, _CHECKSUM: _checksum(json.loads(json.dumps(value)))}
     replace_durably(path, json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
 
 
+def _checksum(value: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
 def read_json(path: str) -> Any:
-    """What a JSON file holds; None if it is not there. Raises StorageError if it holds something else."""
+    """What a JSON file holds; None if it is not there. Raises DamagedFile if it holds something else."""
     try:
         data = read(path)
-        return None if data is None else json.loads(data)
+        value = None if data is None else json.loads(data)
+        if isinstance(value, dict) and value.pop(_CHECKSUM, None) not in (None, _checksum(value)):
+            raise ValueError("its checksum is not that of its content, or somebody has edited it")
+        return value
     except OSError as error:
         raise refused(error, path) from error
     except ValueError as error:
-        raise StorageError(
+        raise DamagedFile(
             f"{path} is damaged: {error}. It was written whole, so the disk lost something."
         ) from error
 

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import filelock
 
-from jobtree import clock, files
+from jobtree import clock, files, soundness
 from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.paths import TreePaths
 
@@ -41,6 +41,7 @@ class TreeLock:
             self._paths.lock_owner,
             {
                 "host": socket.gethostname(),
+                "kernel": soundness.this_kernel(),
                 "pid": os.getpid(),
                 "started": clock.wall(),
                 "started_text": clock.text(clock.wall()),
@@ -96,6 +97,13 @@ def is_held(paths: TreePaths) -> bool:
         return error.errno in (errno.EAGAIN, errno.EACCES)
     finally:
         os.close(fd)
+
+
+def is_here(who: dict[str, Any]) -> bool:
+    """Whether the one that ``owner`` names runs on this machine: its name may have changed since."""
+    if "kernel" in who:
+        return bool(who["kernel"] == soundness.this_kernel())
+    return bool(who["host"] == socket.gethostname())
 
 
 def owner(paths: TreePaths) -> Optional[dict[str, Any]]:

@@ -158,6 +158,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Try what ran out of time again with twice as much."),
     Option("--lease", "lease", 60, LEASE, RESCUE,
            "Seconds without contact to the job tree that end a cluster job; default: 60."),
+    Option("--copyEvery", "copy_every", 60, SECONDS, RESCUE,
+           "Seconds between copies of the tree's database; 0: none; default: 60."),
     Option("--failFast", "fail_fast", False, FLAG, RESCUE, "Stop at the first job that has failed for good."),
     Option("--bigBatchSystem", "big_batch_system", None, OPTIONAL_TEXT, BIG,
            "The batch system for big jobs."),
@@ -247,6 +249,7 @@ class Settings:
     double_mem: bool = False
     double_time: bool = False
     lease: float = 60
+    copy_every: float = 60
     fail_fast: bool = False
     big_batch_system: Optional[str] = None
     big_memory_threshold: Optional[int] = None

@@ -25,8 +25,9 @@ All paths are derived from the root, so that a finished or idle tree can be move
 from __future__ import annotations
 
 import os
+import re
 
-FORMAT = 1
+FORMAT = 2
 """The version of all that is laid out here and in the database; another one is refused."""
 
 JOB_BITS = 31
@@ -164,6 +165,21 @@ class TreePaths:
             found.extend(os.path.relpath(os.path.join(folder, name), self.root) for name in names)
         return found
 
+    def backends_used(self) -> list[str]:
+        """The names of batch systems that keep something here."""
+        return sorted(_names(os.path.join(self.root, "backends")))
+
+    def numbers_used(self, *kinds: str) -> list[int]:
+        """Numbers of bundles of which something is there: files of these kinds, or anything at all."""
+        found = []
+        everything = ("bundles", "claims", "outcomes", "heartbeats", "logs", "values", "globalTempDirs")
+        for kind in kinds or everything:
+            for folder, names, others in os.walk(os.path.join(self.root, kind)):
+                if os.path.dirname(folder) == os.path.join(self.root, kind):
+                    found += [int(number) for number in map(_leading_number, [*names, *others]) if number]
+                    names[:] = []
+        return found
+
     def existing_global_dirs(self) -> list[int]:
         """The jobs whose global temporary directories there are."""
         found: list[int] = []
@@ -178,6 +194,10 @@ class TreePaths:
     def absolute(self, relative: str) -> str:
         """A path that is kept relative to the root."""
         return os.path.join(self.root, relative)
+
+
+def _leading_number(name: str) -> str:
+    return re.split(r"[^0-9]", name, maxsplit=1)[0]
 
 
 def _names(path: str) -> list[str]:

@@ -17,10 +17,23 @@ from typing import Any, NamedTuple, Optional
 from batchsystems import registry
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, Setup
 from batchsystems.single_machine import SingleMachine
-from jobtree import environment, files, launcher, lock, processtree, report, serialization, soundness, treedir
+from jobtree import (
+    copies,
+    ending,
+    environment,
+    files,
+    launcher,
+    lock,
+    processtree,
+    report,
+    restoring,
+    serialization,
+    soundness,
+    treedir,
+)
 from jobtree.backends import Make
 from jobtree.environment import Environment
-from jobtree.errors import JobTreeError, RunStopped, SyncFailed, UsageError
+from jobtree.errors import DamagedFile, DamagedTree, JobTreeError, RunStopped, SyncFailed, UsageError
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
 from jobtree.master import Master
@@ -46,14 +59,15 @@ class Ended(NamedTuple):
     waiting: int
 
 
-def execute(settings: Settings, target: Optional[Target]) -> Ended:
+def execute(settings: Settings, target: Optional[Target], restore: bool = False) -> Ended:
     """Run the tree at settings.job_tree to its end. target: its root if it is to be made; None: it must exist.
 
+    restore: its database is damaged; go back to the copy of it first (jobtree.restoring).
     Raises UsageError, AnotherMaster, StorageError; RunStopped or KeyboardInterrupt when it was stopped.
     """
     paths = _paths(settings)
     _check_built(settings)
-    existed = treedir.read_config(paths) is not None
+    existed = restoring.is_there(paths)
     if not existed:
         if target is None:
             raise UsageError(
@@ -64,13 +78,24 @@ def execute(settings: Settings, target: Optional[Target]) -> Ended:
     holder = lock.TreeLock(paths)
     holder.acquire()
     try:
-        return _run_locked(paths, settings, target)
+        return _run_locked(paths, settings, target, restore)
+    except DamagedTree as error:
+        raise DamagedTree(copies.explain(paths, str(error))) from error
     finally:
         holder.release()
 
 
-def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) -> Ended:
-    config = treedir.read_config(paths)  # again: before we had the lock another master may have made it
+def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target], restore: bool) -> Ended:
+    config = restoring.config_of(paths)  # again: before we had the lock another master may have made it
+    if config is not None:
+        if restore:
+            make = _maker(paths, settings, config.run)
+            config = restoring.go_back(
+                paths, config, lambda run: ending.end_all(paths, run, settings.lease, make)
+            )
+        else:
+            soundness.ensure(paths)
+            config = restoring.agree(paths, config)
     recorded = _record_environment(paths, settings, target)
     if not os.path.isdir(recorded.directory):
         raise UsageError(
@@ -86,7 +111,6 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target]) 
         new = False
         if target is not None:
             _compare(config, target, recorded)
-        soundness.ensure(paths)
     with (
         soundness.reading(paths),
         contextlib.closing(Store(paths.database, exclusive=files.is_network(paths.root))) as store,
@@ -102,7 +126,7 @@ def _run_store(
     store: Store,
     new: bool,
 ) -> Ended:
-    tree = _load(store, settings)
+    tree = _load(store, settings, config)
     if store.bundles():
         processtree.kill_strays(config.run)
     if not tree.complete:
@@ -116,7 +140,8 @@ def _run_store(
         make = _maker(paths, settings, config.run)
         master = Master(paths, store, tree, batch, settings, recorded, config.run, make)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
-        master.run()
+        with copies.Copier(paths, store, settings.copy_every, master.stop):
+            master.run()
     except SyncFailed:
         soundness.distrust(paths)
         raise
@@ -179,13 +204,25 @@ def _record_environment(paths: TreePaths, settings: Settings, target: Optional[T
     """The environment of this start; a start without the script keeps the script's directory and search path."""
     now = environment.of_this_process(settings.env_allow, settings.env_deny)
     if target is None:
-        stored = files.read_json(paths.environment)
-        if stored is not None:
-            now = Environment.from_json(stored)._replace(variables=now.variables)
+        now = _stored_environment(paths)._replace(variables=now.variables)
     else:
         now = now._replace(preload=_preload(target, now))
     files.write_json(paths.environment, now.to_json())
     return now
+
+
+def _stored_environment(paths: TreePaths) -> Environment:
+    try:
+        stored = files.read_json(paths.environment)
+        if stored is None:
+            raise DamagedFile(f"{paths.environment} is gone.")
+        return Environment.from_json(stored)
+    except (DamagedFile, AttributeError, KeyError, TypeError, ValueError) as error:
+        what = error if isinstance(error, DamagedFile) else f"{paths.environment} is damaged."
+        raise DamagedFile(
+            f"{what} It says where the script is and how it is imported. Start the script itself, with the same "
+            "--jobTree and in the same directory: that writes it again."
+        ) from error
 
 
 def _preload(target: Target, recorded: Environment) -> list[str]:
@@ -246,7 +283,7 @@ def _compare(config: treedir.Config, target: Target, recorded: Environment) -> N
         )  # fmt: skip
 
 
-def _load(store: Store, settings: Settings) -> Tree:
+def _load(store: Store, settings: Settings, config: Optional[treedir.Config] = None) -> Tree:
     store.raise_generation()
     tree = Tree(settings.retry_count, settings.max_lost)
     tree.load(store.held_jobs(), store.counts())
@@ -259,6 +296,8 @@ def _load(store: Store, settings: Settings) -> Tree:
     if store.get("ended") != "complete":
         store.set("ended", "")
     store.set("kernel", soundness.this_kernel())
+    if config is not None:
+        store.set("config", config.to_json())
     store.commit()
     return tree
 

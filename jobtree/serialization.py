@@ -18,15 +18,19 @@ import io
 import pickle
 import sys
 import types
+import zlib
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from jobtree import environment, promise
-from jobtree.errors import CannotImport, CannotPickle, ScriptChanged
+from jobtree.errors import CannotImport, CannotPickle, ScriptChanged, TargetError
 from jobtree.frames import Packed
 from jobtree.target import Recorded, Target, class_name, describe
 
 PROTOCOL = 5
+
+_SEAL = 4
+"""Bytes of the checksum behind every pickle."""
 
 
 def pack(target: Target, main: Optional[str] = None) -> Packed:
@@ -57,7 +61,8 @@ def pack_value(value: Any, target: Target) -> tuple[bytes, tuple[bytes, ...]]:
 def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
     """What was stored; promises whose token is in values become the value.
 
-    Raises CannotImport for a module that is not found here, ScriptChanged for a name that a module no longer has.
+    Raises CannotImport for a module that is not found here, ScriptChanged for a name that a module no longer has,
+    TargetError for what is not as it was written.
     """
     if not values:
         return _load(payload)
@@ -67,7 +72,9 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
     def loader(token: bytes, read: Callable[[], bytes]) -> Callable[[], Any]:
         def load() -> Any:
             if token not in loaded:
-                loaded[token] = _Unpickler(io.BytesIO(read())).load()
+                data = read()
+                _check_seal(data)
+                loaded[token] = _Unpickler(io.BytesIO(data)).load()
             return loaded[token]
 
         return load
@@ -82,6 +89,7 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
 
 
 def _load(payload: bytes) -> Any:
+    _check_seal(payload)
     try:
         return _Unpickler(io.BytesIO(payload)).load()
     except ImportError as error:
@@ -102,7 +110,7 @@ def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tupl
     try:
         try:
             if main is None:
-                return pickle.dumps(value, PROTOCOL), tuple(mentioned)
+                return sealed(pickle.dumps(value, PROTOCOL)), tuple(mentioned)
             return _by_value(value, main), tuple(mentioned)
         except MemoryError:
             raise  # says nothing about the object
@@ -132,7 +140,22 @@ def _by_value(value: Any, main: Optional[str]) -> bytes:
             return super().reducer_override(obj)
 
     Pickler(buffer, PROTOCOL).dump(value)
-    return buffer.getvalue()
+    return sealed(buffer.getvalue())
+
+
+def sealed(data: bytes) -> bytes:
+    """A pickle with its CRC-32 behind it, where unpickling does not look: a disk may change a byte of what it keeps."""
+    return data + zlib.crc32(data).to_bytes(_SEAL, "little")
+
+
+def _check_seal(data: bytes) -> None:
+    """Raise TargetError if a pickle is not as it was written."""
+    body = memoryview(data)[:-_SEAL]
+    if len(data) <= _SEAL or zlib.crc32(body) != int.from_bytes(data[-_SEAL:], "little"):
+        raise TargetError(
+            f"what is stored is damaged: a pickle of {len(data)} bytes does not have the checksum that it was written "
+            "with. Nothing of it was used. See jobTreeStatus --check, and look at the disk and at the system's log."
+        )
 
 
 def _name_in_main(obj: Any, dispatch_table: Mapping[type, Any]) -> Optional[str]:

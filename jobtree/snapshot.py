@@ -15,17 +15,18 @@ What it must cope with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from jobtree import files, lock, treedir
-from jobtree.errors import AnotherMaster, JobTreeError, NotAJobTree, StorageError, UsageError
+from jobtree import database, lock, treedir
+from jobtree.errors import AnotherMaster, DamagedTree, JobTreeError, NotAJobTree, StorageError, UsageError
 from jobtree.events import State
 from jobtree.frames import Failure
 from jobtree.paths import TreePaths
@@ -46,6 +47,11 @@ INTERRUPTED = "interrupted"
 _PATIENCE_SECONDS = 2.0
 """How long another process may keep the database locked before we give up. Locally nobody ever does, but for the
 moment in which the first one to come after a crash reads the log."""
+
+_WHAT_NOW = (
+    "Start the same command again: it changes nothing, and says what can be gone back to. See also: "
+    "jobTreeStatus --check"
+)
 
 _COUNTS = "sum(ready), sum(issued), sum(blocked), sum(failed), sum(done)"
 _CLASSES = (
@@ -184,35 +190,58 @@ _Content = tuple[Optional[str], tuple[TargetClass, ...], tuple[FailureRow, ...],
 
 def _read(paths: TreePaths, held: bool, failures: bool) -> _Content:
     if not os.path.exists(paths.database):
-        raise StorageError(
-            f"{paths.database} is gone, and with it the tree. The directory can only be removed."
-        )
+        raise DamagedTree(f"{paths.database} is gone. {_WHAT_NOW}")
     try:
-        if os.access(paths.root, os.W_OK):
-            return _query(paths, paths.database, failures)
-        return _query_where_nothing_can_be_written(paths, failures)
+        return _query(paths, failures)
+    except UnicodeDecodeError as error:
+        raise DamagedTree(f"{paths.database} is damaged: {error}. {_WHAT_NOW}") from error
     except sqlite3.Error as error:
-        raise _explained(paths, held, error) from error
+        raise explained(paths, held, error) from error
 
 
-def _query_where_nothing_can_be_written(paths: TreePaths, failures: bool) -> _Content:
+@contextlib.contextmanager
+def opened(paths: TreePaths) -> Iterator[sqlite3.Connection]:
+    """A connection that reads the database, or a private copy of it where nothing can be written beside it.
+
+    Raises sqlite3.Error, StorageError.
+    """
+    if os.access(paths.root, os.W_OK):
+        connection = _connect(paths.database)
+    else:
+        try:
+            connection = _connect(paths.database)
+        except sqlite3.OperationalError:
+            # There is no index of the log, and none can be made.
+            with _private_copy(paths) as copy, contextlib.closing(_connect(copy)) as connection:
+                yield connection
+            return
+    with contextlib.closing(connection):
+        yield connection
+
+
+@contextlib.contextmanager
+def _private_copy(paths: TreePaths) -> Iterator[str]:
+    directory = None
     try:
-        return _query(paths, paths.database, failures)
-    except sqlite3.OperationalError:
-        pass  # there is no index of the log, and none can be made: a copy, then
-    with tempfile.TemporaryDirectory(prefix="jobtree-") as directory:
-        copy = os.path.join(directory, os.path.basename(paths.database))
         before = _marks(paths)
         try:
+            directory = tempfile.mkdtemp(prefix="jobtree-")
+            copy = os.path.join(directory, os.path.basename(paths.database))
             for suffix in before:
                 shutil.copyfile(paths.database + suffix, copy + suffix)
         except OSError as error:
-            raise files.refused(error, paths.database) from error
+            raise StorageError(
+                f"Nothing can be written beside {paths.database}, so a copy of it must be read, and that could not be "
+                f"made: {error}. Have the variable TMPDIR name a directory with room for it."
+            ) from error
         if _marks(paths) != before:
             raise StorageError(
                 f"{paths.root} is read-only here, and another machine is writing to it. Ask for its state there."
             )
-        return _query(paths, copy, failures)
+        yield copy
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _marks(paths: TreePaths) -> dict[str, tuple[int, int]]:
@@ -227,18 +256,25 @@ def _marks(paths: TreePaths) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _query(paths: TreePaths, database: str, failures: bool) -> _Content:
-    uri = f"file:{urllib.parse.quote(os.fsencode(database))}?mode=ro"
+def _connect(path: str) -> sqlite3.Connection:
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_PATIENCE_SECONDS)
     try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # only the first query opens the file
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _query(paths: TreePaths, failures: bool) -> _Content:
+    with opened(paths) as connection:
         execute = connection.execute
         execute("BEGIN")
         ended = execute("SELECT value FROM meta WHERE key = 'ended'").fetchone()
         classes = execute(_CLASSES).fetchall()
         rows = execute(_FAILURES).fetchall() if failures else []
         execute("COMMIT")
-    finally:
-        connection.close()
     return (
         ended[0] if ended else None,
         tuple(TargetClass(row[0], Counts(*row[1:6]), *row[6:]) for row in classes),
@@ -254,7 +290,8 @@ def _failure(paths: TreePaths, row: Sequence[Any]) -> FailureRow:
     return FailureRow(job, attempt, name, failure, whole_log, host, bundle, moment)
 
 
-def _explained(paths: TreePaths, held: bool, error: sqlite3.Error) -> JobTreeError:
+def explained(paths: TreePaths, held: bool, error: sqlite3.Error) -> JobTreeError:
+    """What to tell where the database cannot be read. held: whether a master runs the tree."""
     if "locked" in str(error) or "busy" in str(error):
         if held or lock.is_held(paths):
             who = _master(paths)
@@ -270,6 +307,8 @@ def _explained(paths: TreePaths, held: bool, error: sqlite3.Error) -> JobTreeErr
             f"{paths.database} is kept locked by a process that is not its master. Look for what has it open (lsof, "
             "fuser) and end that."
         )
+    if database.is_damage(error):
+        return DamagedTree(f"{paths.database} is damaged: {error}. {_WHAT_NOW}")
     return StorageError(
         f"{paths.database}: {error}. It cannot be read as it is; look at the disk and at the system's log. The tree is "
         "as it was at its last commit once the disk is well."

@@ -22,7 +22,8 @@ import contextlib
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from jobtree import database, files
 from jobtree.database import Unsound
@@ -81,6 +82,12 @@ def _examine(paths: TreePaths, size: int, new: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+def has_run(meta: Mapping[str, Any]) -> bool:
+    """Whether a master has ever started on the database with this table ``meta``, and not just made it."""
+    generation = meta.get("generation")
+    return isinstance(generation, int) and generation > 1
 
 
 @contextlib.contextmanager

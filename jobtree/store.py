@@ -54,8 +54,17 @@ class Store:
         self.path = path
         with _Translated(path):
             self._connection = sqlite3.connect(
-                path, isolation_level=None, timeout=30.0, cached_statements=256
+                path,
+                isolation_level=None,
+                timeout=30.0,
+                cached_statements=256,
+                check_same_thread=not exclusive,
             )
+        self.commits = 0
+        """How often something was committed by this connection."""
+        self.only_connection = self._connection if exclusive else None
+        """Where nobody else can read the database (network file systems): for reading between transactions."""
+
         try:
             self._open(new, exclusive)
         except BaseException:
@@ -118,6 +127,7 @@ class Store:
         """Make the transaction durable. When this returns, acting on it is safe."""
         with _Translated(self.path):
             self._connection.execute("COMMIT")
+        self.commits += 1
 
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""

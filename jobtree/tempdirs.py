@@ -11,7 +11,6 @@ from __future__ import annotations
 import glob
 import os
 import stat
-import tempfile
 from collections.abc import Collection
 from typing import Optional
 
@@ -20,8 +19,16 @@ from jobtree.errors import StorageError
 
 
 def local_root() -> str:
-    """Where this machine wants temporary files (TMPDIR, else /tmp ...)."""
-    return tempfile.gettempdir()
+    """Where this machine wants temporary files: TMPDIR (or TEMP, TMP) where that can be used, else /tmp.
+
+    Not ``tempfile.gettempdir``: that tries to write, and where /tmp is full it goes elsewhere, in the end into the
+    current directory; whoever sweeps later, when there is room again, would look in another place.
+    """
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        path = os.path.abspath(os.environ.get(name) or "/nowhere")
+        if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+            return path
+    return "/tmp"
 
 
 def local_base(run: str, bundle: int) -> str:

@@ -7,6 +7,7 @@ anything is read from it, because what lies in a job tree is code: it must be ou
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
@@ -19,7 +20,8 @@ from jobtree.version import VERSION
 
 _OURS = frozenset(
     ["lock", "lock.json", "config.json", "environment.json", "settings.json", "tree.sqlite", "tree.sqlite-wal",
-     "tree.sqlite-shm", "tree.sqlite-journal", "tree.sqlite.new", "synced"]
+     "tree.sqlite-shm", "tree.sqlite-journal", "tree.sqlite.new", "tree.sqlite.damaged", "tree.sqlite.damaged-wal",
+     "tree.sqlite.damaged-shm", "copy.sqlite", "copy.sqlite.new", "synced"]
 )  # fmt: skip
 
 
@@ -33,6 +35,10 @@ class Config(NamedTuple):
     created: float
     root: str
     root_digest: str
+
+    def to_json(self) -> str:
+        """As it is kept in the database, in case the file is lost."""
+        return json.dumps(self._asdict())
 
 
 def check(paths: TreePaths) -> None:
@@ -52,11 +58,22 @@ def check(paths: TreePaths) -> None:
             "that runs as whoever continues it; only its owner may. Give a --jobTree of your own."
         )
     # Only a job tree: for any other directory this would be dangerous advice, and it is refused for what it is.
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.path.lexists(paths.config):
-        raise NotAJobTree(
-            f"{root} can be written by others (mode {stat.S_IMODE(status.st_mode):o}), who may have put code there. "
-            f"If you trust what is there: chmod go-w {root}"
-        )
+    if os.path.lexists(paths.config):
+        check_private(paths)
+
+
+def check_private(paths: TreePaths) -> None:
+    """Raise NotAJobTree if others may write in the directory or in its database."""
+    for path in (paths.root, paths.database):
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            continue
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise NotAJobTree(
+                f"{path} can be written by others (mode {stat.S_IMODE(mode):o}), who may have put code there. "
+                f"If you trust what is there: chmod go-w {path}"
+            )
 
 
 def read_config(paths: TreePaths) -> Config | None:
@@ -122,10 +139,15 @@ def make_directories(paths: TreePaths) -> None:
 def write_config(paths: TreePaths, root: str, root_digest: str, run: str) -> Config:
     """Make the tree one: everything else is there. Durable when it returns."""
     config = Config(FORMAT, VERSION, run, clock.wall(), root, root_digest)
+    put_config(paths, config)
+    return config
+
+
+def put_config(paths: TreePaths, config: Config) -> None:
+    """Write the configuration of a tree. Durable when it returns."""
     files.fsync_directory(paths.root)
     files.write_json(paths.config, config._asdict())
     files.fsync_way_to(paths.root)
-    return config
 
 
 def new_token() -> str:

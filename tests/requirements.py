@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 #: Debian's package of each program, where it has another name.
-_PACKAGES = {"fusermount3": "fuse3", "sshd": "openssh-server"}
+_PACKAGES = {"cc": "gcc", "fusermount3": "fuse3", "sshd": "openssh-server", "unshare": "util-linux"}
 
 
 def require(tool: str) -> str:

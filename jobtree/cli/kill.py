@@ -33,8 +33,6 @@ _ASK_EVERY = 2.0
 """A master that is just starting throws away what lay in its tray before; hence it is asked again."""
 _AFTER_SIGTERM = 10.0
 _AFTER_SIGKILL = 10.0
-_CLOCK_SLACK = 2.0
-"""Seconds by which the start of a process, which is told in ticks since boot, may seem later than it was."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -141,7 +139,7 @@ def _forced(paths: TreePaths, timeout: float) -> bool:
     if who is None:
         _say(f"{unanswered}, and nothing tells where it runs. Find what has {paths.lock} open (lsof, fuser).")
         return False
-    if who["host"] != socket.gethostname():
+    if not lock.is_here(who):
         _say(f"{unanswered}. It runs on host {who['host']} with pid {who['pid']}. Give this command there.")
         return False
     process = _holder(paths, who)
@@ -172,13 +170,12 @@ def _killed(paths: TreePaths, process: psutil.Process, number: signal.Signals, s
 
 
 def _holder(paths: TreePaths, who: dict[str, Any]) -> Optional[psutil.Process]:
-    """The process that says it is the master, if it is: old enough, and with the lock open."""
+    """The process that says it is the master, if it is: then it has the lock open. (When it was started says nothing:
+    told in seconds since 1970 that changes with the clock.)"""
     import psutil
 
     try:
         process = psutil.Process(int(who["pid"]))
-        if process.create_time() > float(who["started"]) + _CLOCK_SLACK:
-            return None  # its pid was given to somebody else since
         opened = {os.path.realpath(file.path) for file in process.open_files()}
     except (psutil.Error, OSError, KeyError, ValueError):
         return None

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import files, options, treedir
+from jobtree import files, options
 from jobtree.cli import program
-from jobtree.errors import UsageError
+from jobtree.errors import DamagedFile, UsageError
 from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
 
@@ -42,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "  jobTreeRun --jobTree ./new --command 'make -C data'",
     )
     program.add_tree(parser, option_too=False)
+    parser.add_argument(
+        "--restoreCopy",
+        action="store_true",
+        help="the database is damaged: go back to the copy of it, after a start has said what that means",
+    )
     options.add_options(parser)
     parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
     return parser
@@ -62,7 +67,9 @@ def _command(argv: Sequence[str]) -> int:
         set_up_logging(settings, sys.stderr)
     except OSError as error:
         raise UsageError(f"--logFile {settings.log_file} cannot be written: {error.strerror}.") from error
-    ended = run.execute(settings, CommandTarget(command) if command is not None else None)
+    ended = run.execute(
+        settings, CommandTarget(command) if command is not None else None, arguments.restoreCopy
+    )
     return 1 if ended.failed else 0
 
 
@@ -77,12 +84,28 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(str(error)) from error
 
 
+def _stored(paths: TreePaths) -> dict[str, Any]:
+    try:
+        found = files.read_json(paths.settings) or {}
+        if not isinstance(found, dict):
+            raise DamagedFile(f"{paths.settings} is damaged: it holds a {type(found).__name__}.")
+    except DamagedFile as error:
+        raise DamagedFile(
+            f"{error} It holds the options of the last start. Remove it, and give those that you want to keep: the "
+            "others are then as if they had not been given. Or start the script itself, which writes it again."
+        ) from error
+    return found
+
+
 def _settings(paths: TreePaths, given: dict[str, Any]) -> Settings:
     """The options of the last start, where there was one, with those of this command line over them."""
+    # Only here, for the same reason.
+    from jobtree import restoring
+
     stored: dict[str, Any] = {}
-    if treedir.read_config(paths) is not None:
+    if restoring.is_there(paths):
         kept = {option.attribute for option in OPTIONS if option.group != options.LOGGING} | {"backend"}
-        found = files.read_json(paths.settings) or {}
+        found = _stored(paths)
         stored = {name: value for name, value in found.items() if name in kept}
     backend = {**(stored.get("backend") or {}), **given["backend"]}
     try:

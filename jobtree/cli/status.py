@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import clock, report, snapshot
+from jobtree import check, clock, report, snapshot
 from jobtree.cli import program
-from jobtree.paths import job_name
+from jobtree.paths import TreePaths, job_name
 from jobtree.schema import FailureRow
 from jobtree.snapshot import Snapshot
 
@@ -48,12 +49,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--failIfNotComplete", action="store_true", help="exit status 1 unless all jobs are done"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look through everything in the tree, and tell what is not as it should be; exit status 1 if anything",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     return parser
 
 
 def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.check:
+        return _check(TreePaths(os.path.abspath(program.tree_of(arguments))), arguments.json)
     paths, _ = snapshot.find(program.tree_of(arguments))
     seen = snapshot.take(paths, failures=arguments.verbose)
     if arguments.json:
@@ -61,6 +69,25 @@ def _command(argv: Sequence[str]) -> int:
     else:
         print("\n".join(_as_text(seen, arguments.verbose)))
     return 1 if arguments.failIfNotComplete and seen.state != snapshot.COMPLETE else 0
+
+
+def _check(paths: TreePaths, as_json: bool) -> int:
+    found = check.check(paths)
+    wrong = sum(finding.wrong for finding in found)
+    if as_json:
+        print(
+            json.dumps(
+                {"jobTree": paths.root, "wrong": wrong, "findings": [vars(f) for f in found]}, indent=1
+            )
+        )
+    else:
+        for finding in found:
+            print(f"{report.one_line(finding.path)}: {report.one_line(finding.found)}")
+            print(f"    {report.one_line(finding.advice)}")
+        print(
+            f"{report.one_line(paths.root)}: {f'{wrong} things are wrong' if wrong else 'nothing is wrong'}"
+        )
+    return 1 if wrong else 0
 
 
 # -- for people ------------------------------------------------------------------------------------------------

@@ -128,3 +128,37 @@ def test_the_master_is_killed_and_what_runs_is_waited_for(
     second.ended().succeeded()
     assert counted(bench) == complete(12)
     assert leftovers(bench) == []
+
+
+def test_going_back_to_the_copy_ends_what_runs_there_first(
+    bench: Bench, farm: RunningFarm, tmp_path: Path
+) -> None:
+    """The database is damaged while targets run elsewhere: none of them runs beside its second run."""
+    master = start(bench, "--copyEvery", "0.1")
+    old = [bench.gate.arrival(), bench.gate.arrival()]
+    wait_until((tmp_path / "tree" / "copy.sqlite").exists, "a copy was made")
+    master.send(signal.SIGKILL)
+    master.ended()
+    database = tmp_path / "tree" / "tree.sqlite"
+    database.write_bytes(bytes(database.stat().st_size))
+    (tmp_path / "tree" / "tree.sqlite-wal").unlink()
+    refused = start(bench).ended()
+    assert refused.status == 5
+    assert "--restoreCopy" in refused.err
+    assert all(psutil.pid_exists(pid) for pid in old), "a start that refuses ends nothing"
+
+    back = bench.start("jobTreeRun", "--restoreCopy", "--jobTree", "tree")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in old), "what ran is ended")
+    new = bench.gate.arrival()
+    assert new not in old
+    bench.gate.let_through(10)
+
+    ran = back.ended()
+    assert ran.status == 0, ran.err
+    assert "were running elsewhere: they are cancelled" in ran.err
+    found = counted(bench)
+    assert {line: number for line, number in found.items() if "ended" in line or "sum" in line} == {
+        "0 ended": 1, "1 ended": 1, "2 ended": 1, "3 ended": 1, "sum 6": 1,
+    }  # fmt: skip
+    assert leftovers(bench) == []
+    assert farm.names("jobs") == []

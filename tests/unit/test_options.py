@@ -90,6 +90,7 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--maxJobDuration": ("2h", 7200),
     "--rescueJobsFrequency": ("1:30", 90),
     "--maxLost": ("1", 1),
+    "--copyEvery": ("0", 0),
     "--grace": ("2.5", 2.5),
     "--lease": ("2m", 120),
     "--defaultTime": ("1h", 3600),

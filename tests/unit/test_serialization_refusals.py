@@ -14,7 +14,8 @@ from typing import Any, Optional
 import pytest
 
 from jobtree import serialization
-from jobtree.errors import CannotImport, CannotPickle, JobTreeError, ScriptChanged
+from jobtree.errors import CannotImport, CannotPickle, JobTreeError, ScriptChanged, TargetError
+from jobtree.target import Target
 from tests.unit import targets_in_a_module as module
 from tests.unit.targets_in_a_module import Box, Plain, add
 from tests.unit.test_serialization import function_target, make_module
@@ -180,7 +181,8 @@ def test_attribute_that_a_class_has_now_and_a_stored_target_lacks_is_its_own_aff
 def stored_name(name: str) -> bytes:
     """A pickle that asks for a name, which need not be there."""
     where, _, what = name.rpartition(".")
-    return b"\x80\x04" + b"".join(b"\x8c" + bytes([len(p)]) + p.encode() for p in (where, what)) + b"\x93."
+    names = b"".join(b"\x8c" + bytes([len(p)]) + p.encode() for p in (where, what))
+    return serialization.sealed(b"\x80\x04" + names + b"\x93.")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +221,7 @@ def test_our_own_errors_keep_their_kind() -> None:
             return _raise, ()
 
     with pytest.raises(JobTreeError, match="on purpose"):
-        serialization.unpack(pickle.dumps(_Raises()), {})
+        serialization.unpack(serialization.sealed(pickle.dumps(_Raises())), {})
 
 
 def _raise() -> None:
@@ -229,3 +231,21 @@ def _raise() -> None:
 class _Raises:
     def __reduce__(self) -> Any:
         return _raise, ()
+
+
+@pytest.mark.parametrize("kind", ["target", "value"])
+def test_a_byte_that_has_changed_in_what_is_stored_is_found(kind: str) -> None:
+    if kind == "target":
+        stored = serialization.pack(Target()).payload
+    else:
+        stored, _ = serialization.pack_value([1, 2, "three"], Target())
+    serialization.unpack(stored, {})
+
+    for place in range(len(stored)):
+        changed = bytearray(stored)
+        changed[place] ^= 4
+        with pytest.raises(TargetError, match="damaged"):
+            serialization.unpack(bytes(changed), {})
+    for size in range(len(stored)):
+        with pytest.raises(TargetError, match="damaged"):
+            serialization.unpack(stored[:size], {})

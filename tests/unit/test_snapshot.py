@@ -447,7 +447,7 @@ def test_a_database_that_is_damaged(built: Built, tmp_path: Path) -> None:
     copy = built.left_by_a_dead_master(tmp_path / "copy")
     files.remove(copy.database + "-wal")
     files.write_new(copy.database, b"not a database at all" * 100)
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="is damaged"):
         snapshot.take(copy)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import tempfile
 import threading
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this machine wants temporary files, with brackets in its name."""
     place = tmp_path / "scratch [1]"
     place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setenv("TMPDIR", str(place))
     return place
 
 
@@ -75,7 +75,10 @@ def test_directory_of_somebody_else_is_refused(scratch: Path) -> None:
     assert os.path.isdir(tempdirs.local_base(RUN, 7))
 
 
-def test_directory_for_temporary_files_that_is_gone_is_a_storage_error(scratch: Path) -> None:
+def test_directory_for_temporary_files_that_is_gone_is_a_storage_error(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempdirs, "local_root", lambda: str(scratch))
     scratch.rmdir()
 
     with pytest.raises(StorageError, match=RUN):
@@ -163,3 +166,26 @@ def test_making_and_removing_neighbours_at_once_disturbs_nobody(tmp_path: Path) 
 
     assert trouble == []
     assert os.listdir(top) == []
+
+
+def test_the_place_does_not_depend_on_there_being_room(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next start, when there is room again, would sweep another place."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    monkeypatch.setattr(os, "write", full)
+
+    assert tempdirs.local_root() == str(scratch)
+
+
+@pytest.mark.parametrize("value", ["", "no/such/directory"])
+def test_without_a_usable_wish_it_is_tmp(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", value)
+    for name in ("TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert tempdirs.local_root() == "/tmp"
