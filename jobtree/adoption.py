@@ -12,13 +12,15 @@ import socket
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
-from batchsystems.abstract import End, Reason
+from batchsystems.abstract import End, Reason, human_bytes
 from jobtree import blame, clock, frames, heartbeat, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
-from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
+from jobtree.enlarging import Enlarging
+from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
 from jobtree.frames import Failure, Frame, Measures, Packed
 from jobtree.paths import TreePaths, job_name
+from jobtree.quantities import format_duration
 from jobtree.report import describe_failure, message_from_job, one_line
 from jobtree.schema import FailureRow
 from jobtree.store import Store
@@ -59,8 +61,16 @@ class Adopter:
     After ``turn`` the caller writes the tree's changes and what was collected, commits, and then acts.
     """
 
-    def __init__(self, tree: Tree, store: Store, paths: TreePaths, max_log_file_size: int = 50_120) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        store: Store,
+        paths: TreePaths,
+        max_log_file_size: int = 50_120,
+        enlarging: Optional[Enlarging] = None,
+    ) -> None:
         self.max_log_file_size = max_log_file_size
+        self._enlarging = enlarging
         self.tree = tree
         self.store = store
         self.paths = paths
@@ -225,8 +235,31 @@ class Adopter:
         bundle.seconds += measures.wall
         bundle.failed = True
         name = self._count_failure(job)
-        tries = job.tries
-        self._note(job, name, attempt, failure, bundle, self.tree.failed(id, attempt), tries)
+        self._charge(bundle, job, name, failure)
+
+    def _charge(self, bundle: RunningBundle, job: Job, name: str, failure: Failure) -> None:
+        """A target failed by its own fault: one try less, or, if it ran out of something, more of that."""
+        attempt, tries, losses = job.attempt, job.tries, job.losses
+        request = self._larger_request(job, failure.kind)
+        if request is None:
+            state = self.tree.failed(job.id, attempt)
+            self._note(job, name, attempt, failure, bundle, state, tries)
+            return
+        if failure.kind == "memory":
+            more = f"--doubleMem gives it {human_bytes(request.memory)} now"
+        else:
+            more = f"--doubleTime gives it {format_duration(request.time)} now"
+        failure = failure._replace(message=f"{failure.message}; {more}")
+        state = self.tree.lost(job.id, attempt, request=request)
+        self._note(job, name, attempt, failure, bundle, state, losses)
+
+    def _larger_request(self, job: Job, kind: str) -> Optional[Request]:
+        larger = self._enlarging.larger(kind, job.memory, job.time) if self._enlarging is not None else None
+        if larger is None:
+            return None
+        known = self.store.shapes[job.shape]
+        memory = larger[0] if kind == "memory" else known.memory or None
+        return Request(self.store.shape(known.name, memory, known.cpu or None), *larger)
 
     def _cannot_import(self, bundle: RunningBundle, id: int, attempt: int, text: str) -> None:
         self._ended(bundle, targets=0)
@@ -312,7 +345,9 @@ class Adopter:
         bundle.failed = True
         name = self._count_failure(job)
         failure = Failure(judgement.kind, judgement.message, "", *self._last_output(bundle))
-        if judgement.verdict is Verdict.CHARGE:
+        if judgement.verdict is Verdict.CHARGE and enforced is None:
+            self._charge(bundle, job, name, failure)
+        elif judgement.verdict is Verdict.CHARGE:
             tries = job.tries
             self._note(job, name, suspect[1], failure, bundle, self.tree.failed(*suspect), tries)
         else:

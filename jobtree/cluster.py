@@ -36,6 +36,9 @@ REFUSALS = 3
 """After so many bundles that could not be run where they were started, and none that could, the run stops."""
 
 _SEARCH_SECONDS = 300.0
+_COMPARE_SECONDS = 20.0
+"""Between tries to learn what a batch system has that could not be asked at the start."""
+
 _PROVED_SECONDS = 1.0
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between tries to submit to a batch system that refuses."""
@@ -44,14 +47,14 @@ _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 class Cluster:
     """All supervised bundles, whatever batch systems they are in.
 
-    ``refusal`` is what to stop the run with, if nothing can be run there at all. ``proved``: something has been run.
+    ``refusal`` is what to stop the run with, if nothing can be run at all. ``proved``: where something has been run.
     """
 
     def __init__(
         self, paths: TreePaths, adopter: Adopter, backends: Backends, settings: Settings, run: str
     ) -> None:
         self.refusal: Optional[str] = None
-        self.proved = False
+        self.proved: set[str] = set()
         self._paths = paths
         self._backends = backends
         self._settings = settings
@@ -64,7 +67,9 @@ class Cluster:
         self._refusals = 0
         self._pauses = 0
         self._paused_until = 0.0
+        self._to_compare: dict[str, set[str]] = {}
         self._next_search = clock.elapsed() + self._search_seconds()
+        self._next_compare = clock.elapsed() + _COMPARE_SECONDS
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -85,13 +90,19 @@ class Cluster:
 
     def compare(self) -> None:
         """Compare what the store knows with what the batch systems have; at the start."""
-        by_backend: dict[str, set[str]] = {}
         for bundle in self._bundles.values():
-            by_backend.setdefault(bundle.backend, set()).add(bundle.name)
-        for backend, ours in by_backend.items():
+            self._to_compare.setdefault(bundle.backend, set()).add(bundle.name)
+        self._compare()
+
+    def _compare(self) -> None:
+        for backend, recorded in list(self._to_compare.items()):
             listed = self._backends.listed(backend, self._run)
             if listed is None:
-                continue
+                continue  # asked again later
+            del self._to_compare[backend]
+            # It may have been away for long: what has been submitted, or is over, meanwhile is none of its business.
+            ours = {name for name in recorded if name in self._bundles}
+            listed -= {name for name in self._bundles if name not in recorded}
             for name in sorted(ours - listed):
                 self._leases.tell(End(name, EndKind.LOST, detail=f"{backend} does not know it"), charge=False)
             if listed - ours:
@@ -147,6 +158,9 @@ class Cluster:
 
     def look(self, now: float) -> tuple[list[tuple[int, int]], list[Over]]:
         """See ``Leases.look``. What is over is forgotten here."""
+        if self._to_compare and now >= self._next_compare:
+            self._next_compare = now + _COMPARE_SECONDS
+            self._compare()
         if now >= self._next_search:
             self._next_search = now + self._search_seconds()
             self._search()
@@ -158,8 +172,9 @@ class Cluster:
                 self._to_cancel.setdefault(bundle.backend, []).append(bundle.name)
         for name in self._leases.overdue(now):
             self._to_cancel.setdefault(self._bundles[name].backend, []).append(name)
-        if not self.proved:
-            self.proved = any(self._proves(bundle, now) for bundle in self._bundles.values())
+        for bundle in self._bundles.values():
+            if bundle.backend not in self.proved and self._proves(bundle, now):
+                self.proved.add(bundle.backend)
         return offsets, over
 
     @staticmethod
@@ -173,7 +188,7 @@ class Cluster:
         bundle, end = ended.bundle, ended.end
         nodes = self._nodes.setdefault(bundle.backend, Nodes())
         if bundle.finished:
-            self.proved = True
+            self.proved.add(bundle.backend)
             nodes.worked(bundle.host)
             return
         early = (
@@ -190,7 +205,7 @@ class Cluster:
                 "bundles die on %s before they have begun: it is avoided for %s. The last one: %s",
                 bundle.host or end.host, format_duration(rest), one_line(end.detail or f"exit status {end.status}"),
             )  # fmt: skip
-        if refused and not self.proved:
+        if refused and bundle.backend not in self.proved:
             self._refusals += 1
             if self._refusals >= REFUSALS:
                 self.refusal = (

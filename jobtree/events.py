@@ -97,6 +97,14 @@ class Spec(NamedTuple):
     packed: Any
 
 
+class Request(NamedTuple):
+    """What a job asks for from now on, instead of what it had asked for."""
+
+    shape: int
+    memory: int
+    time: float
+
+
 class Children(NamedTuple):
     """The children that a target added: how many of each shape, and where their rows come from (passed on unread)."""
 

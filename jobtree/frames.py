@@ -101,15 +101,14 @@ class BundleHeader(NamedTuple):
 class Supervision(NamedTuple):
     """What the supervisor of a bundle must know, where workers outlive the master. Seconds.
 
-    library, python: versions that must be the same there. script: the file that holds the user's script, if any.
-    time_limit: after which the batch system ends the bundle; 0: none.
+    library, python: versions that must be the same there. time_limit: after which the batch system ends the bundle; 0:
+    none.
     """
 
     lease: float
     grace: float
     library: str
     python: str
-    script: str
     time_limit: float
 
 

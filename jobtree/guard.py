@@ -28,7 +28,6 @@ from typing import Callable
 from jobtree import clock, processtree
 
 _MOMENT = struct.Struct("<d")
-_QUIT = -1.0
 _TICK_SECONDS = 0.5
 """`poll` does not count the time that a suspended machine slept, so it never waits for long."""
 
@@ -57,32 +56,29 @@ class Guard:
 
     def feed(self, begun: float) -> None:
         """A heartbeat that was begun at this moment is on the server."""
-        self._tell(begun)
+        try:
+            os.write(self._pipe, _MOMENT.pack(begun))
+        except BrokenPipeError:
+            pass  # it has died, which its parent hears otherwise
 
     def quit(self) -> None:
         """The worker is dead, and not reaped yet: end the guard, and wait for that."""
-        self._tell(_QUIT)
-        os.close(self._pipe)
         try:
+            os.kill(self.pid, signal.SIGKILL)  # it holds nothing, and somebody may have stopped it
             os.waitpid(self.pid, 0)
-        except ChildProcessError:
+        except (ProcessLookupError, ChildProcessError):
             pass
+        os.close(self._pipe)
 
     def abandon(self) -> None:
         """It has died and was reaped: free the pipe."""
         os.close(self._pipe)
 
-    def _tell(self, moment: float) -> None:
-        try:
-            os.write(self._pipe, _MOMENT.pack(moment))
-        except BrokenPipeError:
-            pass  # it has died, which its parent hears otherwise
-
 
 def _be_guard(
     pipe: int, worker: int, mark: str, lease: float, begun: float, orphaned: Callable[[], None]
 ) -> None:
-    """Watch until there is no more worker to watch."""
+    """Watch until we are killed, or the supervisor has died."""
     os.setsid()  # out of reach of whoever signals the supervisor's group
     for number in (
         signal.SIGTERM,
@@ -109,8 +105,6 @@ def _be_guard(
         if not data:
             break  # the supervisor is dead
         begun = _MOMENT.unpack_from(data, len(data) - _MOMENT.size)[0]
-        if begun == _QUIT:
-            return
     while kill_all(worker, mark):
         time.sleep(0.02)  # until the kernel has carried it out
     orphaned()

@@ -54,8 +54,8 @@ class _Watch:
     """What we know of one bundle's supervisor."""
 
     __slots__ = (
-        "block", "bundle", "cancel_at", "changed", "charge", "claimed", "lease", "next_beat", "next_look", "over_since",
-        "told",
+        "believe_at", "block", "bundle", "cancel_at", "changed", "charge", "claimed", "lease", "next_beat", "next_look",
+        "over_since", "told",
     )  # fmt: skip
 
     def __init__(self, bundle: RunningBundle, lease: float, now: float) -> None:
@@ -67,6 +67,7 @@ class _Watch:
         self.next_look = now
         self.next_beat = now
         self.told: Optional[End] = None
+        self.believe_at = now
         self.charge = True
         self.over_since: Optional[float] = None
         self.cancel_at: Optional[float] = None
@@ -97,6 +98,9 @@ class Leases:
         if watch is not None:
             watch.told, watch.charge = end, charge
             watch.next_look = 0.0
+            if end.kind is EndKind.FINISHED and end.status == 0:
+                # No supervisor ends so without having claimed it, or seen who has. Perhaps it has not even begun.
+                watch.believe_at = clock.elapsed() + watch.lease
 
     def is_running(self, name: str) -> bool:
         """Whether a bundle is known to have been begun."""
@@ -155,7 +159,7 @@ class Leases:
             self._read_heartbeat(watch, now)
         if bundle.end is not None:
             return self._signed_off(watch, bundle.end, now)
-        if watch.told is not None and not watch.claimed:
+        if watch.told is not None and not watch.claimed and now >= watch.believe_at:
             if bundles.claim(self._paths, bundle.id):
                 return Over(bundle, watch.told, watch.charge, forgotten=watch.told.kind is EndKind.LOST)
             watch.claimed = True
@@ -197,7 +201,8 @@ class Leases:
         elif watch.told.reason in _EXPLAINS:
             detail = "; ".join(filter(None, (watch.told.detail, end.detail)))
             end = dataclasses.replace(end, reason=watch.told.reason, detail=detail)
-        return Over(watch.bundle, end, True, forgotten=False)
+        # What is killed may be queued again by the batch system, which then says nothing of an end.
+        return Over(watch.bundle, end, True, forgotten=watch.told is None)
 
     @staticmethod
     def _wants_verdict(watch: _Watch) -> bool:

@@ -34,6 +34,7 @@ from jobtree.backends import Backends, Make
 from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
+from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
 from jobtree.events import State
 from jobtree.options import Settings
@@ -54,6 +55,9 @@ _LATE = 0.3
 """Seconds without news from a bundle, beyond what was expected, before idle slots take over what it has not begun."""
 
 _LATE_ON_A_CLUSTER = 5.0
+
+_LIMITS_SECONDS = 1.0
+"""Between looks at the limits of bundles on a cluster: each asks a server for the size of a log."""
 
 _SIGN_OFF_SECONDS = 15.0
 """So long the end of a run waits for supervisors that have nothing left to do but to sign off."""
@@ -97,7 +101,14 @@ class Master:
         self._batch = batch
         self._settings = settings
         self._run = run
-        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size)
+        enlarging = Enlarging(
+            settings.double_mem,
+            settings.double_time,
+            settings.default_memory,
+            settings.default_time,
+            self._largest,
+        )
+        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size, enlarging)
         self._bundles: dict[str, RunningBundle] = {}
         self._packer = Packer(paths, store, tree, batch, settings, recorded, run, self._bundles)
         self._backends = Backends(settings.batch_system, batch, make_backend)
@@ -105,7 +116,12 @@ class Master:
         self._remover = Remover(paths, batch.wake)
         self._requests = Requests(paths)
         self._next_tick = 0.0
+        self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
+
+    def _largest(self) -> Optional[int]:
+        capacity = self._batch.capacity()
+        return capacity.memory if capacity is not None else None
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -127,9 +143,11 @@ class Master:
             lease = self._cluster.lease_of(row)
             if lease is not None:
                 bundle.supervised = True
+                bundle.expected = self._settings.job_time
                 bundle.replay()
                 self._bundles[row.name] = bundle
-                self._packer.bundler.issued(self._store.shapes[row.shape].name)
+                if row.backend == self._settings.batch_system:
+                    self._packer.bundler.issued(self._store.shapes[row.shape].name)
                 self._cluster.add(bundle, lease)
                 continue
             # Nobody else may start these bundles from now on.
@@ -235,7 +253,7 @@ class Master:
         now = clock.elapsed()
         if now >= self._next_tick:
             over += self._look_around(now)
-            idle = self._bundles and not self.tree.totals[State.READY]
+            idle = len(self._bundles) > len(self._cluster) and not self.tree.totals[State.READY]
             self._next_tick = now + (_TICK_IDLE if idle else _TICK)
         struck = self._remover.take_done()
         if struck:
@@ -262,7 +280,9 @@ class Master:
         """
         offsets = []
         for bundle in self._bundles.values():
-            if not bundle.supervised and self._adopter.read(bundle):
+            if bundle.supervised:
+                continue
+            if self._adopter.read(bundle):
                 offsets.append((bundle.safe_offset, bundle.id))
             self._enforce_limits(bundle, now)
         closed = self._look_at_cluster(now, offsets) if len(self._cluster) else []
@@ -283,7 +303,12 @@ class Master:
         for ended in over:
             closed.append(self._settle(ended.bundle, ended.end, ended.charge))
             self._cluster.settled(ended, now)
-        self._packer.proved = self._packer.proved or self._cluster.proved
+        if now >= self._next_limits:
+            self._next_limits = now + _LIMITS_SECONDS
+            for bundle in self._bundles.values():
+                if bundle.supervised:
+                    self._enforce_limits(bundle, now)
+        self._packer.proved = self._packer.proved or self._settings.batch_system in self._cluster.proved
         return closed
 
     def _enforce_limits(self, bundle: RunningBundle, now: float) -> None:

@@ -113,7 +113,8 @@ class Packer:
     def _room(self) -> int:
         room = self._batch.queue_room()
         if not self.proved:
-            return max(0, min(room, 1 - len(self._running)))
+            there = sum(b.backend == self._settings.batch_system for b in self._running.values())
+            return max(0, min(room, 1 - there))
         return room
 
     def _candidates(self) -> Iterator[tuple[int, int]]:
@@ -279,9 +280,7 @@ class Packer:
         s = self._settings
         told = None
         if self.supervised:
-            script = self._recorded.main.path if self._recorded.main is not None else ""
-            python = platform.python_version()
-            told = tuple(Supervision(s.lease, s.grace, VERSION, python, script, limit or 0.0))
+            told = tuple(Supervision(s.lease, s.grace, VERSION, platform.python_version(), limit or 0.0))
         return BundleHeader(
             frames.VERSION, self._run, number, count, memory, cpu, s.job_time, s.max_log_file_size, s.keep_logs,
             s.durable == "full", s.isolate, self._tree.with_global_dir > 0, s.effective_log_level, s.default_memory,

@@ -36,6 +36,7 @@ from jobtree.environment import Environment
 from jobtree.errors import DamagedFile, DamagedTree, JobTreeError, RunStopped, SyncFailed, UsageError
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
+from jobtree.killing import Killed, kill_all
 from jobtree.master import Master
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
@@ -195,6 +196,15 @@ def _maker(paths: TreePaths, settings: Settings, run: str) -> Make:
         return kind.create(Setup(run, directory, options, settings.max_cpus, settings.max_memory))
 
     return make
+
+
+def kill_without_master(paths: TreePaths, run: str) -> list[Killed]:
+    """End what an ended master has left in batch systems that outlive it. The caller holds the tree's lock."""
+    try:
+        settings = Settings.from_dict(files.read_json(paths.settings) or {})
+    except ValueError as error:
+        raise UsageError(f"{paths.settings}: {error}") from error
+    return kill_all(paths, run, _maker(paths, settings, run), settings.grace)
 
 
 # -- making and loading ----------------------------------------------------------------------------------------

@@ -86,11 +86,16 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: supervisor.py TREE RUN.BUNDLE (a batch system gives these)", file=sys.stderr)
         return 2
     root, name = arguments
+    # Until there is somebody who can say what became of the bundle, the batch system's signals wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED_TO_END)
     try:
         return _supervise(TreePaths(os.path.abspath(root)), name)
     except Refused as refusal:
-        print(f"jobtree supervisor on {socket.gethostname()}: {refusal}", file=sys.stderr, flush=True)
-        return refusal.status
+        status, why = refusal.status, str(refusal)
+    except (OSError, JobTreeError) as error:
+        status, why = EX_IOERR, str(error)
+    print(f"jobtree supervisor on {socket.gethostname()}: {why}", file=sys.stderr, flush=True)
+    return status
 
 
 def _supervise(paths: TreePaths, name: str) -> int:
@@ -179,7 +184,8 @@ def _why_not_here(paths: TreePaths, header: BundleHeader) -> Optional[str]:
             "pickles the other may not read. Use the same on all machines."
         )
     stored = files.read_json(paths.environment) or {}
-    for what, path in (("working directory", stored.get("directory")), ("script", wanted.script)):
+    script = stored["main"][1] if stored.get("main") else None
+    for what, path in (("working directory", stored.get("directory")), ("script", script)):
         if path and not os.path.exists(path):
             return (
                 f"the {what} {path} of the run is not there on this machine. Start the run in a directory, and from "
@@ -248,8 +254,9 @@ class Supervisor:
         for number in _ASKED_TO_END:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # not SIG_IGN, which the worker would inherit
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED_TO_END)
         return read
 
     def _on_signal(self, number: int, _: Optional[FrameType]) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from jobtree.errors import BrokenInvariant
-from jobtree.events import ROOT_PARENT, Changes, Children, Event, GoesOn, Job, Spec, State
+from jobtree.events import ROOT_PARENT, Changes, Children, Event, GoesOn, Job, Request, Spec, State
 
 TRANSITIONS: Mapping[tuple[State, Event], tuple[State, ...]] = {
     (State.READY, Event.ISSUED): (State.ISSUED,),
@@ -166,10 +166,18 @@ class Tree:
         self._give_back(job, Event.FAILED, to)
         return to
 
-    def lost(self, id: int, attempt: int, alone: bool = False, charge: bool = True) -> Optional[State]:
+    def lost(
+        self,
+        id: int,
+        attempt: int,
+        alone: bool = False,
+        charge: bool = True,
+        request: Optional[Request] = None,
+    ) -> Optional[State]:
         """An attempt ended without the target's fault. alone: the next attempt has a worker for itself.
 
-        charge=False does not count the loss either: the job was not even started. Returns as ``failed`` does.
+        charge=False does not count the loss either: the job was not even started. request: what it asks for from now
+        on. Returns as ``failed`` does.
         """
         job = self.current(id, attempt)
         if job is None:
@@ -178,7 +186,9 @@ class Tree:
         # A loss that says nothing about the job does not clear it of a suspicion either.
         job.alone = alone or (job.alone and not charge)
         to = State.FAILED if charge and job.losses >= self.max_lost else State.READY
-        self._give_back(job, Event.LOST, to)
+        if request is not None:
+            job.memory, job.time = request.memory, request.time
+        self._give_back(job, Event.LOST, to, request.shape if request is not None else None)
         return to
 
     def recalled(self, id: int, attempt: int) -> bool:
@@ -238,8 +248,8 @@ class Tree:
             job.memory, job.time = spec.memory, spec.time
         self.changes.specs[job.id] = spec
 
-    def _give_back(self, job: Job, event: Event, to: State) -> None:
-        self._move(job, event, to)
+    def _give_back(self, job: Job, event: Event, to: State, shape: Optional[int] = None) -> None:
+        self._move(job, event, to, shape)
         self._leave(job)
         self.changes.touched[job.id] = job
 

@@ -50,7 +50,8 @@ def _seconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = program.parser(
         _NAME,
-        "Stop a run: its master, and the jobs on this machine. What is done stays done, and the tree can be continued.",
+        "Stop a run: its master, and its jobs wherever they are. What is done stays done, and the tree can be "
+        "continued.",
         "  jobTreeKill ./tree",
     )
     program.add_tree(parser)
@@ -80,6 +81,7 @@ def _command(argv: Sequence[str]) -> int:
 def _kill_strays(paths: TreePaths, run: str) -> None:
     """Kill what an ended master has left here, and say how to go on."""
     from jobtree import processtree
+    from jobtree.run import kill_without_master
 
     holder = TreeLock(paths)
     try:
@@ -90,8 +92,17 @@ def _kill_strays(paths: TreePaths, run: str) -> None:
         return
     try:
         pids = processtree.kill_strays(run)
+        killed = kill_without_master(paths, run)
     finally:
         holder.release()
+    for one in killed:
+        _say(f"Ended {one.cancelled} bundles in {one.backend}.")
+        if one.left:
+            why = f" ({one.trouble})" if one.trouble else ""
+            _say(
+                f"{one.left} more have been told to end and are still there{why}. They end by themselves as soon as "
+                "they see it; give the same command again to look."
+            )
     if pids:
         _say(f"Killed {len(pids)} processes that an earlier run had left here: {', '.join(map(str, pids))}")
     if snapshot.take(paths).state != snapshot.COMPLETE:

@@ -42,6 +42,7 @@ TRICKS = {
     "bad": "jobs die at once on the machine that the file names",
     "down": "clients cannot ask, submit or cancel",
     "refuse": "clients are told that nothing more is taken",
+    "die": "the client dies when it submits for the next time: before it, or after it, as the file says",
 }
 
 DIRECTORIES = ("jobs", "running", "ended", "cancel", "tricks")

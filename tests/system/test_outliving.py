@@ -6,6 +6,7 @@ something is killed; leases are of two seconds.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from tests.fakes.detached import VARIABLE, RunningFarm
 from tests.system.pipelines import IMPORTS, MAIN, wait_until
-from tests.system.waiting import PAUSE, Bench, Running
+from tests.system.waiting import PAUSE, Bench, Running, gone
 
 OPTIONS = (
     "--batchSystem", "tests.fakes.detached:Detached", "--lease", "2", "--grace", "1", "--jobTime", "0", "--logInfo"
@@ -162,3 +163,235 @@ def test_going_back_to_the_copy_ends_what_runs_there_first(
     }  # fmt: skip
     assert leftovers(bench) == []
     assert farm.names("jobs") == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_master_dies_between_the_commit_and_noting_the_submission(
+    bench: Bench, farm: RunningFarm, when: str
+) -> None:
+    bench.gate.let_through(4)
+    farm.trick("die", when)
+    start(bench).ended()
+    assert not bench.lines("notes") or when == "after"
+
+    start(bench).ended().succeeded()
+
+    assert counted(bench) == complete(4)
+    assert leftovers(bench) == []
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guard", "worker"])
+def test_one_of_the_three_processes_of_a_bundle_is_killed(
+    bench: Bench, farm: RunningFarm, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setenv("CHILDREN", "1")
+    run = start(bench)
+    worker = bench.gate.arrival()
+    supervisor, guard = supervisors(bench.directory / "tree")
+    {"supervisor": supervisor, "guard": guard, "worker": psutil.Process(worker)}[victim].kill()
+    if victim == "guard":
+        # There is another one, and it does its work.
+        wait_until(
+            lambda: {p.pid for p in supervisors(bench.directory / "tree")} - {supervisor.pid, guard.pid}, "it"
+        )
+        supervisor.kill()
+    assert gone([worker])
+    assert bench.gate.arrival() != worker
+    bench.gate.let_through(1)
+
+    ran = run.ended()
+
+    ran.succeeded()
+    assert counted(bench) == {"0": 2, "0 ended": 1, "sum 0": 1}
+    said = "killed from outside by SIGKILL" if victim == "worker" else "its supervisor was killed"
+    assert said in ran.err
+    assert leftovers(bench) == []
+
+
+def test_a_frozen_supervisor_loses_its_lease(
+    bench: Bench, farm: RunningFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard ends the worker after one lease, the master goes on after two; what wakes up later does no harm."""
+    monkeypatch.setenv("CHILDREN", "1")
+    run = start(bench)
+    worker = bench.gate.arrival()
+    supervisor = supervisors(bench.directory / "tree")[0]
+    supervisor.suspend()
+    assert gone([worker])
+    assert bench.lines("notes") == ["0"], "somebody has started it again before it was over"
+    second = bench.gate.arrival()
+    supervisor.resume()
+    assert gone([supervisor.pid])
+    assert psutil.pid_exists(second)
+    bench.gate.let_through(1)
+
+    ran = run.ended()
+
+    ran.succeeded()
+    assert "no sign of life" in ran.err
+    assert counted(bench) == {"0": 2, "0 ended": 1, "sum 0": 1}
+    assert leftovers(bench) == []
+
+
+def test_a_worker_whose_tree_is_gone_ends_itself(bench: Bench, farm: RunningFarm) -> None:
+    run = start(bench)
+    workers = [bench.gate.arrival(), bench.gate.arrival()]
+    processes = supervisors(bench.directory / "tree")
+    run.send(signal.SIGKILL)
+    run.ended()
+    (bench.directory / "tree").rename(bench.directory / "elsewhere")
+
+    assert gone([*workers, *(process.pid for process in processes)])
+    assert not (bench.directory / "tree").exists()
+
+
+@pytest.mark.parametrize("trick", ["twice", "again", "early", "silent"])
+def test_a_scheduler_that_is_wrong_about_a_job(bench: Bench, farm: RunningFarm, trick: str) -> None:
+    """It starts it twice, or once more, or says too early that it has ended, or never."""
+    farm.trick(trick)
+    bench.gate.let_through(4)
+
+    ran = start(bench).ended()
+
+    ran.succeeded()
+    assert counted(bench) == complete(4)
+    wait_until(lambda: leftovers(bench) == [], "the end of those that came too late")
+
+
+def test_acknowledged_submissions_are_lost(bench: Bench, farm: RunningFarm) -> None:
+    farm.trick("lose")
+    bench.gate.let_through(4)
+    run = start(bench)
+    wait_until(
+        lambda: "the farm has lost it" in (bench.directory / "err.0").read_text(), "the news of a loss"
+    )
+    farm.behave("lose")
+
+    run.ended().succeeded()
+
+    assert counted(bench) == complete(4)
+
+
+def test_a_scheduler_that_takes_nothing_is_asked_again(bench: Bench, farm: RunningFarm) -> None:
+    farm.trick("refuse")
+    bench.gate.let_through(4)
+    run = start(bench)
+    wait_until(
+        lambda: "the farm takes no more jobs" in (bench.directory / "err.0").read_text(), "the refusal"
+    )
+    farm.behave("refuse")
+
+    run.ended().succeeded()
+
+    assert counted(bench) == complete(4)
+
+
+def test_a_scheduler_that_is_down_while_the_master_starts_again(bench: Bench, farm: RunningFarm) -> None:
+    bench.gate.let_through(4)
+    farm.trick("hold")
+    first = start(bench)
+    wait_until(lambda: farm.names("jobs"), "a submission")
+    first.send(signal.SIGKILL)
+    first.ended()
+    farm.trick("down")
+    second = start(bench)
+    wait_until(lambda: "cannot be asked now" in (bench.directory / "err.1").read_text(), "the warning")
+    farm.behave("hold")
+    wait_until(lambda: farm.names("ended"), "the end of the first")
+    farm.behave("down")
+
+    second.ended().succeeded()
+
+    assert counted(bench) == complete(4)
+
+
+def test_what_can_never_run_fails_with_the_schedulers_words(bench: Bench, farm: RunningFarm) -> None:
+    farm.trick("never")
+
+    ran = start(bench).ended()
+
+    assert ran.status == 1
+    assert "the batch system will never start it: PartitionConfig" in ran.err
+
+
+def test_a_machine_on_which_bundles_die_at_once_is_avoided_and_named(bench: Bench, farm: RunningFarm) -> None:
+    farm.trick("bad", "node2")
+    bench.gate.let_through(4)
+
+    ran = start(bench, "--maxLost", "20").ended()
+
+    ran.succeeded()
+    assert "bundles die on node2 before they have begun: it is avoided for" in ran.err
+    assert counted(bench) == complete(4)
+
+
+def test_what_ran_out_of_memory_gets_more(
+    bench: Bench, farm: RunningFarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILDREN", "1")
+    run = start(bench, "--doubleMem", "--defaultMemory", "1G")
+    worker = bench.gate.arrival()
+    farm.trick("verdict", "memory")
+    os.kill(worker, signal.SIGKILL)
+    bench.gate.arrival()
+    farm.behave("verdict")
+    bench.gate.let_through(1)
+
+    ran = run.ended()
+
+    ran.succeeded()
+    assert "--doubleMem gives it 2 GiB now" in ran.err
+
+
+def test_ctrl_c_leaves_cluster_jobs_running_and_kill_ends_them(bench: Bench, farm: RunningFarm) -> None:
+    run = start(bench)
+    workers = [bench.gate.arrival(), bench.gate.arrival()]
+    run.send(signal.SIGINT)
+    ran = run.ended()
+    assert ran.status == 130 or ran.status == -signal.SIGINT
+    assert "go on in tests.fakes.detached:Detached without a master" in ran.err
+    assert all(psutil.pid_exists(worker) for worker in workers)
+
+    killed = bench.run("jobTreeKill", str(bench.directory / "tree"))
+
+    assert killed.status == 0
+    assert "Ended 2 bundles in tests.fakes.detached:Detached." in killed.out
+    assert gone(workers)
+    bench.gate.let_through(4)
+    start(bench).ended().succeeded()
+    assert {name: n for name, n in counted(bench).items() if "ended" in name} == {
+        f"{i} ended": 1 for i in range(4)
+    }
+    assert leftovers(bench) == []
+
+
+def test_a_master_that_is_asked_to_stop_ends_its_jobs(bench: Bench, farm: RunningFarm) -> None:
+    run = start(bench)
+    workers = [bench.gate.arrival(), bench.gate.arrival()]
+
+    bench.run("jobTreeKill", str(bench.directory / "tree"))
+
+    assert run.ended().status == 3
+    assert gone(workers)
+    assert farm.names("jobs") == []
+    bench.gate.let_through(4)
+    start(bench).ended().succeeded()
+    assert leftovers(bench) == []
+
+
+def test_a_start_with_another_batch_system_waits_for_what_runs_in_the_old_one(
+    bench: Bench, farm: RunningFarm
+) -> None:
+    first = start(bench)
+    workers = [bench.gate.arrival(), bench.gate.arrival()]
+    first.send(signal.SIGKILL)
+    first.ended()
+    second = start(bench, "--batchSystem", "singleMachine", "--maxThreads", "2")
+    others = [bench.gate.arrival(), bench.gate.arrival()]
+    assert not set(workers) & set(others)
+    bench.gate.let_through(4)
+
+    second.ended().succeeded()
+
+    assert counted(bench) == complete(4)
+    assert leftovers(bench) == []
