@@ -8,7 +8,7 @@ thing happen.
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Callable, Optional
 
 from batchsystems.abstract import (
@@ -19,6 +19,7 @@ from batchsystems.abstract import (
     EndKind,
     NeverFits,
     Reason,
+    Resources,
     Submission,
 )
 from batchsystems.single_machine import SingleMachine
@@ -34,7 +35,10 @@ class FakeBatchSystem(AbstractBatchSystem):
     `run_commands`   really run them, on this machine; `finish` and the like are then not for use
 
     What it records: `issued` (submissions, in order), `calls` (the lengths of `issue` calls), `cancelled` (name and
-    grace, of every name in every call), `timeouts` (of `poll` calls), `wakes`, `closed`.
+    grace, of every name in every call), `timeouts` (of `poll` calls), `avoided` (the last set), `wakes`, `closed`.
+
+    What a test may set: `refusal` is raised by `issue`; `deaf`, then `list_issued` cannot give an answer;
+    `slot_count` is the answer of `slots`.
     """
 
     def __init__(
@@ -50,6 +54,10 @@ class FakeBatchSystem(AbstractBatchSystem):
         self.obeys_cancel = obeys_cancel
         self.outlives_master = outlives
         self.on_idle: Optional[Callable[[], None]] = None
+        self.refusal: Optional[BatchSystemError] = None
+        self.deaf = False
+        self.slot_count: Optional[int] = None
+        self.avoided: frozenset[str] = frozenset()
         self.issued: list[Submission] = []
         self.calls: list[int] = []
         self.cancelled: list[tuple[str, float]] = []
@@ -117,6 +125,8 @@ class FakeBatchSystem(AbstractBatchSystem):
     def issue(self, submissions: Sequence[Submission]) -> None:
         """Record the submissions. Raises NeverFits, BatchSystemError."""
         self._require_open()
+        if self.refusal is not None:
+            raise self.refusal
         if self._machine is not None:
             self._machine.issue(submissions)
         else:
@@ -157,6 +167,8 @@ class FakeBatchSystem(AbstractBatchSystem):
     def list_issued(self, run: str) -> list[str]:
         """Names of this run's jobs that have not ended."""
         self._require_open()
+        if self.deaf:
+            raise BatchSystemError("nobody answers")
         if self._machine is not None:
             return self._machine.list_issued(run)
         return [name for name in self._active if name.startswith(run + ".")]
@@ -174,6 +186,14 @@ class FakeBatchSystem(AbstractBatchSystem):
         """`room` less the jobs that have not ended."""
         self._require_open()
         return max(0, self.room - len(self._active)) if self._machine is None else self._machine.queue_room()
+
+    def slots(self, resources: Resources) -> Optional[int]:
+        """As the test says."""
+        return self.slot_count
+
+    def avoid(self, hosts: Collection[str]) -> None:
+        """Record them."""
+        self.avoided = frozenset(hosts)
 
     def close(self) -> None:
         """No more calls from here on."""

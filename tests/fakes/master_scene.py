@@ -221,7 +221,7 @@ def query_rows(paths: TreePaths, query: str, *values: Any) -> list[Any]:
 def left_behind(paths: TreePaths) -> list[str]:
     """Files, and directories of targets, that are there beside logs and what every tree has."""
     found = []
-    for kind in ("bundles", "claims", "outcomes", "values", "globalTempDirs", "requests"):
+    for kind in ("bundles", "claims", "outcomes", "heartbeats", "values", "globalTempDirs", "requests"):
         for folder, _, names in os.walk(os.path.join(paths.root, kind)):
             found += [os.path.relpath(os.path.join(folder, name), paths.root) for name in names]
     return sorted(found)
