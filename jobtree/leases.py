@@ -11,7 +11,7 @@ What a batch system says of a job's end or absence is a hint. It makes us try th
 lost or has died before its first line is issued again at once; and where the supervisor could only say that somebody
 had killed the worker, it says why. Silence from a batch system means nothing.
 
-Results are found by reading outcome files, never by asking a scheduler: each file about every half second while its
+Results are found by reading outcome files, never by asking a scheduler: each file several times a second while its
 bundle runs, each time by a fresh open. How this fails: a file that cannot be read is a StorageError, which stops the
 master; the workers go on.
 """
@@ -30,7 +30,7 @@ from jobtree.bundles import RunningBundle
 from jobtree.paths import TreePaths
 
 LEASES_OF_SILENCE = 2
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.3
 _LOOK_COSTS = 0.0002
 """Seconds that a look at a bundle may cost: with very many of them each is looked at less often."""
 _VERDICT_SECONDS = 30.0

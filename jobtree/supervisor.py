@@ -55,7 +55,7 @@ EX_UNAVAILABLE = 69
 EX_IOERR = 74
 
 BEATS_PER_LEASE = 4
-_SYNC_SECONDS = 0.5
+_SYNC_SECONDS = 0.4
 _CONTROL_SECONDS = 1.0
 _GONE_LOOKS = 3
 """A name can be missing for a moment while a server comes back; so many looks in a row, and it is gone."""

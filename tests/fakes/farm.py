@@ -11,7 +11,7 @@ Jobs are run by `SingleMachine`, so queueing, process groups and signals are the
     cancel/NAME.N   a client wants it ended
     avoid           machines on which to start nothing
     tricks/         how to misbehave, a file each (see `TRICKS`)
-    alive           there while the daemon is up
+    submitted       the names of all submissions that there ever were
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ class Farm:
 
     def serve(self) -> None:
         """Until it is killed."""
-        (self._directory / "alive").write_text(str(os.getpid()))
         while True:
             self._take()
             self._cancel()
@@ -112,6 +111,8 @@ class Farm:
             except FileNotFoundError:
                 continue
             self._known.add(name)
+            with open(self._directory / "submitted", "a") as log:
+                log.write(f"{name}\n")
             if self._trick("lose") is not None:
                 (self._directory / "jobs" / name).unlink()
             elif self._trick("never") is not None:

@@ -7,6 +7,7 @@ something is killed; leases are of two seconds.
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -395,3 +396,41 @@ def test_a_start_with_another_batch_system_waits_for_what_runs_in_the_old_one(
 
     assert counted(bench) == complete(4)
     assert leftovers(bench) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_hundred_jobs_and_a_master_that_is_killed_again_and_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILDREN", "200")
+    bench.gate.let_through(200)
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with RunningFarm(tmp_path / "farm", cpu=4) as farm:
+        (farm.directory / "room").write_text("300")
+        ended, kills = 0, 0
+        while True:
+            master = start(bench)
+            if kills == 6:
+                master.process.wait(300)
+                break
+            ended += chance.randint(5, 40)
+            wait_until(
+                lambda: number_ended(bench) >= min(ended, 200) or master.process.poll() is not None, "work"
+            )  # noqa: B023
+            master.send(signal.SIGKILL)
+            master.process.wait(60)
+            kills += 1
+
+        assert master.process.returncode == 0, master.ended().err
+        assert counted(bench) == complete(200)
+        submitted = (farm.directory / "submitted").read_text().splitlines()
+        # The root, its children, their follow-on, and nothing for a second time.
+        assert len(submitted) == len(set(submitted)) == 202
+        assert leftovers(bench) == []
+
+
+def number_ended(bench: Bench) -> int:
+    return sum(line.endswith("ended") for line in bench.lines("notes"))

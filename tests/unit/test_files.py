@@ -417,3 +417,53 @@ def test_type_by_mount_point_is_that_of_the_nearest_one_above(tmp_path: Path) ->
     found = filesystems._type_by_mount_point(os.path.realpath(tmp_path))
 
     assert found == files.filesystem_type(str(tmp_path))
+
+
+# -- one maker where other machines see the file as well -------------------------------------------------------
+
+
+@pytest.fixture
+def on_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "is_network", lambda path: True)
+
+
+def test_on_a_network_the_content_comes_with_the_name(
+    tmp_path: Path, on_a_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "claims" / "7"
+    link = os.link
+
+    def link_and_lose_the_answer(own: str, name: str) -> None:
+        link(own, name)
+        assert path.read_bytes() == b"first"
+        raise FileExistsError(errno.EEXIST, "asked again")
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_answer)
+    assert files.make_once(str(path), b"first"), "it was made, and only the answer was lost"
+    monkeypatch.setattr(os, "link", link)
+    assert not files.make_once(str(path), b"second")
+    assert os.listdir(path.parent) == ["7"]
+    assert path.read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_there_are_no_links_the_name_decides_alone(
+    tmp_path: Path, on_a_network: None, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert files.make_once(str(tmp_path / "7"), b"first")
+    assert not files.make_once(str(tmp_path / "7"), b"second")
+    assert os.listdir(tmp_path) == ["7"]
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_claim_makes_no_directories_if_it_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: bool
+) -> None:
+    monkeypatch.setattr(files, "is_network", lambda path: network)
+    with pytest.raises(StorageError):
+        files.make_once(str(tmp_path / "gone" / "7"), b"first", directories=False)
+    assert os.listdir(tmp_path) == []
