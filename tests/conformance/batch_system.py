@@ -1,8 +1,9 @@
 """The contract of batch systems as tests: each clause of `AbstractBatchSystem`'s docstring is at least one.
 
 A backend's test file subclasses `BatchSystemContract` and says in `make` how to make the backend, with at least two
-cores. Only plain assertions and the naming of test methods are used, so any runner will do. Jobs are small shell
-scripts that show by files what they do, and tests wait for those, never for time to pass.
+cores; where jobs outlive the master, it adds `SchedulerContract`. Only plain assertions and the naming of test methods
+are used, so any runner will do. Jobs are small shell scripts that show by files what they do, and tests wait for
+those, never for time to pass.
 """
 
 from __future__ import annotations
