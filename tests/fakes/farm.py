@@ -40,6 +40,7 @@ TRICKS = {
     "never": "say of each submission that it can never run",
     "verdict": "say of each end that it was for the reason that the file holds",
     "bad": "jobs die at once on the machine that the file names",
+    "deaf": "cancel nothing",
     "down": "clients cannot ask, submit or cancel",
     "refuse": "clients are told that nothing more is taken",
     "die": "the client dies when it submits for the next time: before it, or after it, as the file says",
@@ -147,7 +148,8 @@ class Farm:
             if name not in self._known and (self._directory / "jobs" / name).exists():
                 continue  # held back; it is cancelled when it has been taken
             path.unlink()
-            self._machine.cancel([name, f"{name}.twice", f"{name}.again"], grace)
+            if self._trick("deaf") is None:
+                self._machine.cancel([name, f"{name}.twice", f"{name}.again"], grace)
 
     def _show_running(self) -> None:
         for name in self._machine.running():
