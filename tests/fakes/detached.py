@@ -93,6 +93,7 @@ class Detached(AbstractBatchSystem):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._mine: set[str] = set()
+        self._reported: set[str] = set()
         self._capacity = Capacity(*json.loads((directory / "capacity").read_text()))
         self._held: list[Submission] = []
         self._cancels: list[tuple[str, float]] = []
@@ -166,7 +167,7 @@ class Detached(AbstractBatchSystem):
     def running(self) -> list[str]:
         """What the farm says has been started."""
         self._require_open()
-        return farm.names(self._directory / "running")
+        return [name for name in farm.names(self._directory / "running") if name not in self._reported]
 
     def capacity(self) -> Capacity:
         """As large as the farm."""
@@ -202,7 +203,8 @@ class Detached(AbstractBatchSystem):
     def _there(self) -> set[str]:
         # In this order: the farm writes down an end before it takes the job away.
         jobs = farm.names(self._directory / "jobs")
-        return {*jobs, *farm.names(self._directory / "ended")}
+        # What has been reported may still be there for a moment.
+        return {*jobs, *farm.names(self._directory / "ended")} - self._reported
 
     def _die(self, when: str) -> None:
         file = self._directory / "tricks" / "die"
@@ -243,6 +245,7 @@ class Detached(AbstractBatchSystem):
             ends.append(farm.end_from_json(json.loads(path.read_text())))
             path.unlink()
             self._mine.discard(name)
+            self._reported.add(name)
             self._given.pop(name, None)
         now = time.monotonic()
         for name, since in list(self._given.items()):

@@ -15,7 +15,7 @@ from jobtree.events import State
 from tests.fakes.cluster_scene import LEASE, ClusterScene, Supervised
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import RUN, Died
-from tests.fakes.scripted_worker import Value, target
+from tests.fakes.scripted_worker import ScriptedWorker, Value, target
 
 MakeScene = Callable[..., ClusterScene]
 
@@ -146,6 +146,24 @@ def test_an_end_without_a_fault_that_nobody_claimed_is_doubted_for_a_lease(make_
         worker.succeed()
         worker.sign_off()
         yield from scene.wait(1)
+
+    assert scene.play(script()).tree.complete
+
+
+def test_one_that_was_claimed_and_never_gave_a_sign_has_two_leases_from_the_batch_systems_word(
+    make_scene: MakeScene,
+) -> None:
+    scene = make_scene()
+
+    def script() -> Iterator[None]:
+        yield from scene.wait(10 * LEASE)  # in the queue
+        assert ScriptedWorker(scene.paths, 1).open()
+        scene.batch.lose(scene.name(1), "died in the first instant")
+        yield from scene.wait(2 * LEASE - 1)
+        assert issued(scene) == [f"{RUN}.1"]
+        yield from scene.wait(2)
+        assert issued(scene) == [f"{RUN}.1", f"{RUN}.2"]
+        yield from scene.play_rest()
 
     assert scene.play(script()).tree.complete
 
@@ -361,6 +379,35 @@ def test_values_and_directories_of_what_runs_on_are_kept(make_scene: MakeScene) 
     def second() -> Iterator[None]:
         yield from scene.wait(1, beating=workers[0])
         assert [os.path.exists(path) for path in kept] == [True, True]
+        workers[0].succeed()
+        workers[0].sign_off()
+        yield from scene.wait(1)
+
+    assert resume(scene, second(), [f"{RUN}.1"]).tree.complete
+    assert scene.left_behind() == []
+
+
+def test_the_directory_of_a_job_of_which_no_master_has_read_is_kept(make_scene: MakeScene) -> None:
+    """A worker has gone straight on to a child, and its master died before it knew."""
+    scene = make_scene(job_time=1000)
+    workers: list[Supervised] = []
+    kept: list[str] = []
+
+    def first() -> Iterator[None]:
+        yield
+        worker = scene.supervised(1)
+        workers.append(worker)
+        worker.start()
+        child = worker.succeed([target("Child")], go_on=True)
+        assert worker.start(child)
+        kept.append(os.path.join(worker.global_dir(), "file"))
+        raise Died
+
+    scene.play_until_death(first())
+
+    def second() -> Iterator[None]:
+        yield from scene.wait(1, beating=workers[0])
+        assert os.path.exists(kept[0])
         workers[0].succeed()
         workers[0].sign_off()
         yield from scene.wait(1)
