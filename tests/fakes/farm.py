@@ -28,6 +28,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from batchsystems.abstract import End, EndKind, Reason, Resources, Submission
+from batchsystems.processes import PopenStarter
 from batchsystems.single_machine import SingleMachine
 
 TRICKS = {
@@ -74,12 +75,24 @@ def end_from_json(stored: dict[str, Any]) -> End:
     return End(**{**stored, "kind": EndKind(stored["kind"]), "reason": reason})
 
 
+class _Starter(PopenStarter):
+    """Says that a job is running before the job can say so itself."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def start(self, name: str, submission: Submission) -> None:
+        (self._directory / name).touch()
+        super().start(name, submission)
+
+
 class Farm:
     """The daemon."""
 
     def __init__(self, directory: Path, cpu: float, memory: int) -> None:
         self._directory = directory
-        self._machine = SingleMachine(cpu, memory)
+        self._machine = SingleMachine(cpu, memory, _Starter(directory / "running"))
         self._known: set[str] = set()
         self._told: set[str] = set()
         self._hosts: dict[str, str] = {}
@@ -91,7 +104,7 @@ class Farm:
         while True:
             self._take()
             self._cancel()
-            self._show_running()
+            self._tell_early()
             for end in self._machine.poll(_TICK_SECONDS):
                 self._ended(end)
 
@@ -151,14 +164,14 @@ class Farm:
             if self._trick("deaf") is None:
                 self._machine.cancel([name, f"{name}.twice", f"{name}.again"], grace)
 
-    def _show_running(self) -> None:
-        for name in self._machine.running():
-            if name in self._hosts and name not in self._told:
-                (self._directory / "running" / name).touch()
-                if self._trick("early") is not None:
+    def _tell_early(self) -> None:
+        if self._trick("early") is not None:
+            for name in self._machine.running():
+                if name in self._hosts:
                     self._tell(End(name, EndKind.FINISHED, 0, host=self._hosts[name]))
 
     def _ended(self, end: End) -> None:
+        (self._directory / "running" / end.name).unlink(missing_ok=True)
         if end.name.endswith(".again"):
             self._tell(dataclasses.replace(end, name=end.name[: -len(".again")]))
         elif end.name in self._again:
