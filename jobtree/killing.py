@@ -1,9 +1,9 @@
 """Ending what a run has left in batch systems that outlive their master, when there is no master: for jobTreeKill.
 
-Whoever does this holds the tree's lock. The store is not needed, so a damaged one does not matter: a bundle that has not
-begun is claimed, so that it never will; one that runs is told to end by its control byte, which its supervisor obeys
-even where the batch system cannot be reached; and every batch system that was used here is asked to cancel all that it
-has under the run's name. The next start finds the ends as it finds all others.
+Whoever does this holds the tree's lock. The store is not needed, so a damaged one does not matter: a bundle that has
+not begun is claimed, so that it never will; one that runs is told to end by its control byte, which its supervisor
+obeys even where the batch system cannot be reached; and every batch system that was used here is asked to cancel all
+that it has under the run's name. The next start finds the ends as it finds all others.
 """
 
 from __future__ import annotations
