@@ -16,6 +16,13 @@ demo:      # sort a large file in parallel, kill -9 the master half-way, start i
 test:      # every test
 	@$(IN_VENV) -m pytest -m "" $(ARGS)
 
+.PHONY: faults soak
+faults:    # kill the real program at, and have the disk refuse, every system call of a short run: some hours (strace)
+	@$(IN_VENV) tests/crash/faults.py --all $(ARGS)
+
+soak:      # kill master, launcher and workers of real runs a thousand times, with any seed: a quarter of an hour
+	@$(IN_VENV) tests/crash/killing.py $(ARGS)
+
 clusters:  # install the batch systems that some tests start (Debian 12, as root); nothing of them is started now
 	@$(IN_VENV) -m tests.servers.install
 

@@ -14,13 +14,14 @@ from batchsystems.abstract import AbstractBatchSystem, BackendOption, BatchSyste
 
 # name -> (module, class)
 _BUILT: dict[str, tuple[str, str]] = {
+    "acidTest": ("batchsystems.acid_test", "AcidTest"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
 }
 
 # Other spellings that people use.
-_ALIASES: dict[str, str] = {"single_machine": "singleMachine"}
+_ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("acidTest", "drmaa", "gridEngine", "parasol", "pool", "slurm", "ssh")
+_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "parasol", "pool", "slurm", "ssh")
 
 
 class UnknownBatchSystem(BatchSystemError):

@@ -269,10 +269,13 @@ class SingleMachine(AbstractBatchSystem):
             if taken is None:
                 return
             shape, submission = taken
-            self._free_cpu -= shape[0]
-            self._free_memory -= shape[1]
-            self._running[submission.name] = _Running(shape)
-            self._starter.start(submission.name, submission)
+            self._start(submission.name, submission, shape)
+
+    def _start(self, name: str, submission: Submission, shape: Shape) -> None:
+        self._free_cpu -= shape[0]
+        self._free_memory -= shape[1]
+        self._running[name] = _Running(shape)
+        self._starter.start(name, submission)
 
     def _wait(self, deadline: float) -> bool:
         """Wait until something has ended, a grace is over, `wake` was called or the deadline; whether it was `wake`."""

@@ -6,6 +6,8 @@ line for the user, or both. What is to be told or removed is collected and done 
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import logging
 import os
 import socket
@@ -13,10 +15,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 from batchsystems.abstract import End, Reason, human_bytes
-from jobtree import blame, clock, frames, heartbeat, soundness
+from jobtree import blame, clock, files, frames, heartbeat, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
 from jobtree.enlarging import Enlarging
+from jobtree.errors import StorageError
 from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
 from jobtree.frames import Failure, Frame, Measures, Packed
 from jobtree.paths import TreePaths, job_name
@@ -32,6 +35,12 @@ log = logging.getLogger("jobtree")
 IMPORT_FAILURES = 3
 """After import errors in so many different bundles nothing more is issued: it would fail as well."""
 
+
+STORAGE_FAILURES = 3
+"""After so many workers in a row, or of the same job, that could not write down what became of it the run stops."""
+
+_FULL_BYTES = 1 << 20
+"""A file system with less room than this is full: a worker needs little more than that for the frames of a second."""
 
 _SAME_WARNINGS = 3
 
@@ -80,6 +89,8 @@ class Adopter:
         self._distrust = not soundness.is_trusted(paths)
         self._rebooted = False
         self._import_failures: set[int] = set()
+        self._storage_failures = 0
+        self._storage_failures_of: dict[int, int] = {}
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
 
@@ -303,7 +314,8 @@ class Adopter:
     def settle(self, bundle: RunningBundle, end: End, charge: bool = True) -> None:
         """The bundle is over: read what is left, judge the target that was running, give the rest back.
 
-        charge=False: it was ended for no fault of anybody's (the run stopped, the master died).
+        charge=False: it was ended for no fault of anybody's (the run stopped, the master died). Raises StorageError
+        when that has to stop because workers cannot write.
         """
         self.read(bundle)
         charge = charge and not bundle.damaged
@@ -312,7 +324,12 @@ class Adopter:
             self._warn(f"{bundle.path}: {damage}; what it told of runs once more")
         suspect = bundle.current
         bundle.current = None
-        if suspect is not None:
+        if bundle.finished:
+            self._storage_failures = 0
+        refusal = self._refusal(bundle, suspect) if charge and end.status == blame.EX_IOERR else None
+        if refusal is not None:
+            self._could_not_write(bundle, suspect, refusal)
+        elif suspect is not None:
             self._judge(bundle, suspect, end, charge)
         elif end.reason is Reason.NEVER_FITS and not bundle.started_any:
             self._never_fits(bundle, end)
@@ -337,6 +354,8 @@ class Adopter:
                 # The one that we meant had ended by itself; this one was only in the way.
                 self.tree.lost(*suspect, charge=False)
                 return
+        if end.status == blame.EX_IOERR and not end.detail:
+            end = dataclasses.replace(end, detail=bundle.path)
         judgement = blame.judge(end, bundle.finished, enforced)
         if judgement.verdict is Verdict.ALONE:
             self._warn(f"job {job_name(job.id)}: {one_line(judgement.message)}")
@@ -365,6 +384,50 @@ class Adopter:
                 name, attempt, tries = self._count_failure(job), job.attempt, job.tries
                 state = self.tree.failed(job.id, attempt, final=True)
                 self._note(job, name, attempt, failure, bundle, state, tries)
+
+    def _refusal(self, bundle: RunningBundle, suspect: Optional[tuple[int, int]]) -> Optional[str]:
+        """What the disk refused a worker that says with its exit status that it could not write; None: no evidence.
+
+        Any target may end its process with that status, if one was running. A worker may be unable to say more.
+        """
+        for line in self._last_output(bundle)[0].splitlines():
+            if line.startswith(frames.LAST_WORDS):
+                return line[len(frames.LAST_WORDS) :]
+        try:
+            space = os.statvfs(os.path.dirname(bundle.path))
+        except OSError as error:
+            return str(files.refused(error, bundle.path))
+        if space.f_bavail * space.f_frsize < _FULL_BYTES:
+            return str(files.refused(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), bundle.path))
+        if suspect is None:
+            return (
+                f"{bundle.path}: a worker could not write there. Look at the space left on that file system (df, "
+                "quota) and at the system's log; then start the same command again."
+            )
+        return None
+
+    def _could_not_write(
+        self, bundle: RunningBundle, suspect: Optional[tuple[int, int]], refusal: str
+    ) -> None:
+        """A worker had to end because the disk refused a file of the job tree. That is nobody's fault, and told.
+
+        The run stops when it happens again and again: then every target is run for nothing.
+        """
+        job = self.tree.current(*suspect) if suspect is not None else None
+        if job is None:
+            job = min(self.tree.in_bundle(bundle.id), key=lambda job: job.id, default=None)
+        if job is None:
+            return
+        times = self._storage_failures_of[job.id] = self._storage_failures_of.get(job.id, 0) + 1
+        self._storage_failures += 1
+        often = max(self._storage_failures, times)
+        if often >= STORAGE_FAILURES:
+            raise StorageError(
+                f"{one_line(refusal)} (Seen by {often} workers. No target has lost a try by it.)"
+            )
+        self._warn(f"job {job_name(job.id)} is run again, through no fault of its own: {one_line(refusal)}")
+        self.tree.lost(job.id, job.attempt, charge=False)
+        self.collected.retry.append((job.id, 1 + times))
 
     def _never_started(self, bundle: RunningBundle, end: End) -> None:
         """A worker that ran nothing at all: its first job takes the loss, so that this cannot go on for ever."""

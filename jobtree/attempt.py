@@ -70,6 +70,8 @@ class Attempt:
             try:
                 tempdirs.make_global(path)
             except StorageError as error:
+                if files.is_refusal(error):
+                    self._place.outcome.refused = error  # not the target's fault, whatever it makes of it
                 raise TargetError(str(error)) from None
             self._asked_global = True
         return path
@@ -90,6 +92,8 @@ class Attempt:
         outcome: tuple[Any, ...] = ()
         next_job: Optional[BundleJob] = None
         error, target, value = self._run_target()
+        if place.outcome.refused is not None:
+            raise place.outcome.refused  # the target met it, in logToMaster or the like, and it is not its fault
         why = self._clean_up()
         if target is not None and error is None:
             try:
@@ -220,7 +224,10 @@ class Attempt:
         place.outcome.write(frames.VALUE_FILE, path)
         place.outcome.flush()
         absolute = place.paths.absolute(path)
-        os.makedirs(os.path.dirname(absolute), 0o700, exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(absolute), 0o700, exist_ok=True)
+        except OSError as error:
+            raise files.refused(error, absolute) from error
         files.write_durably(absolute, data)
         files.fsync_names(absolute, place.paths.root)
         place.values[token] = path

@@ -184,6 +184,14 @@ def _judged(error: Exception) -> Exception:
     return Unsound(str(error)) if is_damage(error) else error
 
 
+def has_log(path: str) -> bool:
+    """Whether something is in the log beside a database, so that the last who wrote did not close it."""
+    try:
+        return os.stat(path + "-wal").st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def size(path: str) -> Optional[int]:
     """Bytes of a database with its log; None if it is not there."""
     try:

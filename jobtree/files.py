@@ -58,6 +58,15 @@ def refused(error: OSError, path: str, kind: type[StorageError] = StorageError) 
     return kind(f"{path}: {what}. {advice}")
 
 
+def is_refusal(error: StorageError) -> bool:
+    """Whether it was the disk (full, broken, read-only), and not that something is in the way or not allowed."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _REFUSALS
+
+
+_REFUSALS = frozenset([errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE])
+
+
 def fsync(fd: int, path: str) -> None:
     """Make an open file durable, or raise SyncFailed; never tried again."""
     try:

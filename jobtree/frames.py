@@ -71,6 +71,9 @@ _BYTES_AT_ONCE = 1 << 20
 _S, _D = ord(STARTED), ord(SUCCEEDED)
 _NOTHING = (0, None, None, None)
 
+LAST_WORDS = "jobtree worker: "
+"""How the line begins with which a worker says, in its log, why it can write no frames any more."""
+
 RECALL = b"\x01"
 NO_RECALL = b"\x00"
 CANCEL = b"\x02"

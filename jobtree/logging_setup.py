@@ -7,6 +7,7 @@ Two loggers matter. The root logger is the one that old pipelines log through
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -34,6 +35,38 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return f"{record.levelname}: {text}" if record.levelno in (logging.WARNING, logging.ERROR) else text
+
+
+class _Quiet(logging.Handler):
+    """A handler that says once what the system said when a line could not be written, and shows no traceback.
+
+    A log on a full disk is no reason to stop a run: what the run needs to have on disk is not in its log.
+    """
+
+    refused = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name that logging calls
+        """A line could not be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.refused:
+            self.refused = True
+            path = getattr(self, "baseFilename", None)
+            if path is not None:
+                text = (
+                    f"WARNING: {path}: {error.strerror}. Lines of the log are missing there; the run goes on."
+                )
+                with contextlib.suppress(OSError):  # standard error may be on the same disk
+                    print(text, file=sys.stderr, flush=True)
+
+
+class _Stream(_Quiet, logging.StreamHandler):  # type: ignore[type-arg]
+    """Standard error. Of lines that it does not take nobody can be told."""
+
+
+class _File(_Quiet, logging.FileHandler):
+    """A log file."""
 
 
 def level_number(name: str) -> int:
@@ -66,7 +99,7 @@ def set_up_logging(settings: Settings, stream: Optional[TextIO]) -> None:
     _ours.clear()
     set_level(settings.effective_log_level)
     if stream is not None and not any(_writes_to(handler, stream) for handler in root.handlers):
-        _add(logging.StreamHandler(stream))
+        _add(_Stream(stream))
     if settings.log_file is not None:
         add_log_file(settings.log_file, settings.log_rotating)
 
@@ -96,11 +129,14 @@ def add_log_file(path: str, rotating: bool = False) -> None:
         # Rarely wanted, and it brings in sockets and more, which would slow down the start of every worker.
         from logging.handlers import RotatingFileHandler
 
-        file: logging.FileHandler = RotatingFileHandler(
+        class _RotatingFile(_Quiet, RotatingFileHandler):
+            """A log file that starts anew when it gets too big."""
+
+        file: logging.FileHandler = _RotatingFile(
             path, maxBytes=ROTATE_AT_BYTES, backupCount=1, encoding="utf-8"
         )
     else:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _File(path, encoding="utf-8")
     _add(file)
 
 

@@ -122,6 +122,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Sync the tree and targets' files (full), or only the tree."),
     Option("--batchSystem", "batch_system", "singleMachine", TEXT, BATCH_SYSTEM,
            "What runs the jobs; default: singleMachine."),
+    Option("--acidTestSeed", "acid_test_seed", None, MAYBE_POSITIVE_COUNT, BATCH_SYSTEM,
+           "Which half of the workers acidTest kills; never a job --maxLost times on end."),
     Option("--maxThreads", "max_threads", None, MAYBE_POSITIVE_COUNT, BATCH_SYSTEM,
            "Cores to use on this machine; default: all of them."),
     Option("--parasolCommand", "parasol_command", "parasol", TEXT, BATCH_SYSTEM,
@@ -230,6 +232,7 @@ class Settings:
     stats: bool = False
     durable: str = "full"
     batch_system: str = "singleMachine"
+    acid_test_seed: Optional[int] = None
     max_threads: Optional[int] = None
     parasol_command: str = "parasol"
     start: Optional[str] = None

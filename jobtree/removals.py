@@ -1,7 +1,8 @@
 """Removes files and directories beside the master's loop: a chain's directory may hold a million files.
 
 What is to go was noted in the store before it comes here, and is struck there after it has gone; a crash in between
-means that it is removed again, which is nothing.
+means that it is removed again, which is nothing. What cannot be removed is told, and stays noted: that is no reason to
+stop a run, and the next start tries again.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Remover:
             row, relative = removal
             left = self._remove(self._paths.absolute(relative))
             if left:
-                log.warning("left over: %s", left)
-            self._done.put(row)
+                log.warning("left over, until the next start tries again to remove it: %s", left)
+            else:
+                self._done.put(row)
 
     def _remove(self, path: str) -> Optional[str]:
         try:

@@ -8,6 +8,7 @@ escaped: a log must not be able to move the cursor of whoever reads it.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -73,9 +74,16 @@ def message_from_job(message: str) -> None:
 
 def end_with(error: JobTreeError, program: Optional[str] = None) -> int:
     """Tell an error on standard error, without a traceback; returns the exit status."""
-    sys.stdout.flush()
     prefix = f"{program}: " if program else "jobtree: "
-    print(prefix + shown(str(error)), file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+        print(prefix + shown(str(error)), file=sys.stderr, flush=True)
+    except OSError:
+        # Our output goes to a disk that is full, or to nobody. What could not be written would be tried again when
+        # Python ends, and the exit status, which is all that is left to say it with, would become another one.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
     return error.exit_status
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Optional
 
 from batchsystems import registry
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, Setup
+from batchsystems.acid_test import AcidTest
 from batchsystems.single_machine import SingleMachine
 from jobtree import (
     copies,
@@ -33,7 +34,15 @@ from jobtree import (
 )
 from jobtree.backends import Make
 from jobtree.environment import Environment
-from jobtree.errors import DamagedFile, DamagedTree, JobTreeError, RunStopped, SyncFailed, UsageError
+from jobtree.errors import (
+    DamagedFile,
+    DamagedTree,
+    JobTreeError,
+    RunStopped,
+    StorageError,
+    SyncFailed,
+    UsageError,
+)
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
 from jobtree.killing import Killed, kill_all
@@ -136,18 +145,26 @@ def _run_store(
             report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
         )  # fmt: skip
     already_complete = tree.complete
-    batch = _batch_system(paths, settings, recorded, config.run, warm_up=not already_complete)
+    batch = _batch_system(paths, settings, recorded, config.run, tree, warm_up=not already_complete)
     try:
         make = _maker(paths, settings, config.run)
         master = Master(paths, store, tree, batch, settings, recorded, config.run, make)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
         with copies.Copier(paths, store, settings.copy_every, master.stop):
             master.run()
-    except SyncFailed:
-        soundness.distrust(paths)
+    except StorageError as error:
+        if isinstance(error, SyncFailed):
+            soundness.distrust(paths)
+        store.abandon()
         raise
     finally:
         batch.close()
+        if isinstance(batch, AcidTest) and not already_complete:
+            log.info(
+                "acidTest killed %d of %d workers; the same again: --acidTestSeed %d", batch.killed, batch.started,
+                batch.seed,
+            )  # fmt: skip
+    store.close()  # before anybody is told that all is well
     return _already_complete(paths, tree) if already_complete else _end(paths, master, tree)
 
 
@@ -170,7 +187,7 @@ def _check_built(settings: Settings) -> None:
 
 
 def _batch_system(
-    paths: TreePaths, settings: Settings, recorded: Environment, run: str, warm_up: bool
+    paths: TreePaths, settings: Settings, recorded: Environment, run: str, tree: Tree, warm_up: bool
 ) -> AbstractBatchSystem:
     if not issubclass(registry.batch_system_class(settings.batch_system), SingleMachine):
         try:
@@ -179,7 +196,18 @@ def _batch_system(
             raise UsageError(f"--batchSystem {settings.batch_system}: {error}") from error
     starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
     limits: list[float] = [n for n in (settings.max_threads, settings.max_cpus) if n is not None]
-    batch = SingleMachine(min(limits) if limits else None, settings.max_memory, starter)
+    cpu = min(limits) if limits else None
+    if issubclass(registry.batch_system_class(settings.batch_system), AcidTest):
+
+        def cannot_lose_more(name: str) -> bool:
+            jobs = tree.in_bundle(int(name.rpartition(".")[2]))
+            return any(job.losses >= settings.max_lost - 1 for job in jobs)
+
+        batch: SingleMachine = AcidTest(
+            cpu, settings.max_memory, starter, settings.acid_test_seed, spare=cannot_lose_more
+        )
+    else:
+        batch = SingleMachine(cpu, settings.max_memory, starter)
     if warm_up:
         starter.warm_up()
     return batch

@@ -68,12 +68,14 @@ def ensure(paths: TreePaths) -> None:
 def _examine(paths: TreePaths, size: int, new: str) -> bool:
     """Look through the database; True: it must be replaced by the copy that was made."""
     database.check_size(paths.database)
+    had_log = database.has_log(paths.database)
     connection = database.connect(paths.database, exclusive=files.is_network(paths.root))
     try:
         meta = database.read_meta(connection)
         if not isinstance(meta.get("generation"), int) or not isinstance(meta.get("next_bundle"), int):
             raise Unsound("it has lost the numbers of its starts and of its bundles")
-        in_order = meta.get("ended") in ORDERLY
+        # A master that could not close the database may have met the failed sync in its very last commit.
+        in_order = meta.get("ended") in ORDERLY and not had_log
         if not in_order and meta.get("kernel") == this_kernel():
             database.copy(connection, new, rows_too=size <= _FEW_ROWS)
             return True

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 
 from batchsystems.abstract import Submission
 from batchsystems.processes import ProcessEnd
-from jobtree import environment, frames, launcher, processtree, tempdirs
+from jobtree import environment, files, frames, launcher, processtree, tempdirs
 from jobtree.environment import Environment
 from jobtree.paths import TreePaths
 
@@ -125,7 +125,12 @@ class LauncherStarter:
         os.dup2(ours.fileno(), self._fd, inheritable=False)
         ours.close()
         log = os.path.join(self._paths.root, "logs", "launcher.log")
-        with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output, theirs:
+        try:
+            output = open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115  # just below
+        except OSError as error:
+            theirs.close()
+            raise files.refused(error, log) from error
+        with output, theirs:
             self._process = subprocess.Popen(
                 launcher.command(
                     "launcher",

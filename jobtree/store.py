@@ -17,12 +17,16 @@ millions (each row keeps its exact request).
 ``removals`` are files and directories that must go: noted in the transaction that makes them superfluous, removed after
 it, struck after that. So a crash at any moment leaves nothing behind for ever.
 
-How it fails: every error of SQLite or of the disk becomes a StorageError, which stops the master.
+How it fails: every error of SQLite or of the disk becomes a StorageError, which stops the master; then ``abandon``
+leaves everything as it is on the disk. SQLite swallows what goes wrong while it carries the log over by itself or
+closes, and when it cannot make the log; so the first two are asked for, and the last is checked.
 Another format than ours is refused in ``jobtree.treedir`` before anything here is opened.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Optional
@@ -32,6 +36,13 @@ from jobtree.errors import BrokenInvariant, DamagedTree, StorageError
 from jobtree.events import Changes, Job, State
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, ShapeStats, memory_step
 from jobtree.values import RESULT, Returned, Values
+
+_NO_CHECKPOINT: Optional[int] = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
+
+_MOST_COMMITS = 400
+_MOST_CHANGES = 20_000
+"""After so many transactions or changed rows the log is carried over: some 2000 pages, against the 8000 (32 MB) at
+which SQLite does it by itself, as it still does when a few rows are very large."""
 
 _COUNTS = "ready = ?, issued = ?, blocked = ?, failed = ?, done = ?"
 _JOB = (
@@ -52,7 +63,9 @@ class Store:
     def __init__(self, path: str, new: bool = False, exclusive: bool = False) -> None:
         """Open the database; new: make the tables. exclusive: for file systems without shared memory (network)."""
         self.path = path
-        with _Translated(path):
+        self._translated = _Translated(path)
+        self._closed = False
+        with self._translated:
             self._connection = sqlite3.connect(
                 path,
                 isolation_level=None,
@@ -68,16 +81,19 @@ class Store:
         try:
             self._open(new, exclusive)
         except BaseException:
-            self._connection.close()
+            self.abandon()
             raise
 
     def _open(self, new: bool, exclusive: bool) -> None:
-        with _Translated(self.path):
+        with self._translated:
             execute = self._connection.execute
             if exclusive:
                 # Set before the first access, this keeps SQLite from needing shared memory for its log's index.
                 execute("PRAGMA locking_mode = EXCLUSIVE")
-            execute("PRAGMA journal_mode = WAL")
+            mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                # It does not raise when the disk refuses, but goes on as it was.
+                raise sqlite3.OperationalError(f"its log cannot be made (journal mode {mode})")
             execute("PRAGMA synchronous = FULL")
             execute("PRAGMA wal_autocheckpoint = 8000")
             execute("PRAGMA cache_size = -49152")
@@ -94,6 +110,8 @@ class Store:
             self.shapes: dict[int, Shape] = {}
             self.stats: dict[int, ShapeStats] = {}
             self.generation = 0
+            self._carried_commits = 0
+            self._carried_changes = 0
             for row in execute(
                 "SELECT id, name, memory, cpu, succeeded, failures, wall, cpu_time, wall_min, wall_max, memory_max "
                 "FROM shapes"
@@ -104,7 +122,7 @@ class Store:
 
     def raise_generation(self) -> int:
         """A new master: from now on earlier ones cannot write. Commits."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("BEGIN IMMEDIATE")
             self.generation = int(self.get("generation")) + 1
             self.set("generation", self.generation)
@@ -113,7 +131,7 @@ class Store:
 
     def begin(self) -> None:
         """Start a transaction; StorageError if another master has taken over."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("BEGIN IMMEDIATE")
             found = self.get("generation")
             if found != self.generation:
@@ -125,30 +143,77 @@ class Store:
 
     def commit(self) -> None:
         """Make the transaction durable. When this returns, acting on it is safe."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("COMMIT")
-        self.commits += 1
+            self.commits += 1
+            changes = self._connection.total_changes
+            if (
+                self.commits - self._carried_commits >= _MOST_COMMITS
+                or changes - self._carried_changes >= _MOST_CHANGES
+            ):
+                self._carried_commits, self._carried_changes = self.commits, changes
+                self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Carry the log over into the database. SQLite does that by itself too, but then keeps its errors to itself."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
-        """Close the connection; an open transaction is rolled back."""
-        self._connection.close()
+        """Carry the log over and close the connection; an open transaction is rolled back. Raises StorageError.
+
+        After an error it is ``abandon``; twice is fine.
+        """
+        if self._closed:
+            return
+        try:
+            if not self._translated.refused:
+                with self._translated:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    self._checkpoint()
+        finally:
+            if self._translated.refused:
+                self.abandon()
+            else:
+                self._closed = True
+                self._connection.close()
+
+    def abandon(self) -> None:
+        """Let go of the database without another word to the disk, after it has refused something.
+
+        Closing as usual would write and sync the log and the database once more, and may even succeed with what was
+        lost: the log is left to the next start instead. An open transaction is gone.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        connection = self._connection
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")  # writes nothing: the log only forgets where it was
+        if _NO_CHECKPOINT is not None:
+            connection.setconfig(_NO_CHECKPOINT, True)  # type: ignore[attr-defined,unused-ignore]
+            connection.close()
+        else:
+            # Before Python 3.12 it can only be kept open until the process ends: one more reference that nobody drops.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     def get(self, key: str) -> Any:
         """A value of the table ``meta``; None if it is not there."""
-        with _Translated(self.path):
+        with self._translated:
             row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
     def set(self, key: str, value: Any) -> None:
         """Write a value of the table ``meta``."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     # -- loading -----------------------------------------------------------------------------------------------
 
     def held_jobs(self) -> Iterator[Job]:
         """The ISSUED and BLOCKED jobs."""
-        with _Translated(self.path):
+        with self._translated:
             for row in self._connection.execute(
                 f"SELECT {_JOB} FROM jobs INDEXED BY held WHERE state > 0 AND state < 3"
             ):
@@ -156,7 +221,7 @@ class Store:
 
     def counts(self) -> dict[int, tuple[int, ...]]:
         """The number of jobs by shape, in the order of ``State``."""
-        with _Translated(self.path):
+        with self._translated:
             rows = self._connection.execute(
                 "SELECT id, ready, issued, blocked, failed, done FROM shapes"
             ).fetchall()
@@ -164,7 +229,7 @@ class Store:
 
     def bundles(self) -> list[BundleRow]:
         """The bundles that are not over."""
-        with _Translated(self.path):
+        with self._translated:
             rows = self._connection.execute(
                 "SELECT id, name, backend, shape, size, offset, created, host FROM bundles"
             ).fetchall()
@@ -172,7 +237,7 @@ class Store:
 
     def has_failures(self, bundle: str) -> bool:
         """Whether the last failure of some job was in the bundle of this name: then its log is still wanted."""
-        with _Translated(self.path):
+        with self._translated:
             row = self._connection.execute(
                 "SELECT 1 FROM failures WHERE bundle = ? LIMIT 1", (bundle,)
             ).fetchone()
@@ -180,18 +245,18 @@ class Store:
 
     def value_files(self) -> Set[str]:
         """The files of all kept values, relative to the tree."""
-        with _Translated(self.path):
+        with self._translated:
             return self.values.files()
 
     def note_global_dir(self, job: int) -> bool:
         """A job's global temporary directory exists: note it. False if there is no such job any more."""
-        with _Translated(self.path):
+        with self._translated:
             cursor = self._connection.execute("UPDATE jobs SET has_global = 1 WHERE id = ?", (job,))
         return cursor.rowcount > 0
 
     def removals(self) -> list[tuple[int, str]]:
         """What is still to be removed: (row, path relative to the tree)."""
-        with _Translated(self.path):
+        with self._translated:
             rows = self._connection.execute("SELECT id, path FROM removals").fetchall()
         return [(row[0], row[1]) for row in rows]
 
@@ -202,7 +267,7 @@ class Store:
         key = (_storable(name), memory_step(memory or 0), cpu or 0.0)
         number = self._shapes.get(key)
         if number is None:
-            with _Translated(self.path):
+            with self._translated:
                 cursor = self._connection.execute(
                     "INSERT INTO shapes (name, memory, cpu) VALUES (?, ?, ?)", key
                 )
@@ -217,7 +282,7 @@ class Store:
 
         See ``take_dropped`` for the files that this makes superfluous.
         """
-        with _Translated(self.path):
+        with self._translated:
             executemany = self._connection.executemany
             self._dropped.extend(self.values.take(returned))
             for parent, source in changes.children:
@@ -295,17 +360,17 @@ class Store:
 
     def values_of_jobs(self, jobs: Sequence[int]) -> dict[int, dict[bytes, Any]]:
         """The kept values that these jobs' targets can ask for: bytes, or a file's name. Jobs without are left out."""
-        with _Translated(self.path):
+        with self._translated:
             return self.values.of_jobs(jobs)
 
     def keep_result(self, token: bytes) -> None:
         """The run's result is the value of this token."""
-        with _Translated(self.path):
+        with self._translated:
             self.values.mention(RESULT, [token])
 
     def renew_failed(self) -> None:
         """FAILED jobs become READY with all their tries (the tree has changed the counts)."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute(
                 "DELETE FROM failures WHERE job IN (SELECT id FROM jobs WHERE state > 0 AND state = 3)"
             )
@@ -321,7 +386,7 @@ class Store:
             rows.append(
                 (s.succeeded, s.failures, s.wall, s.cpu_time, s.wall_min, s.wall_max, s.memory_max, shape)
             )
-        with _Translated(self.path):
+        with self._translated:
             self._connection.executemany(
                 "UPDATE shapes SET succeeded = ?, failures = ?, wall = ?, cpu_time = ?, wall_min = ?, wall_max = ?, "
                 "memory_max = ? WHERE id = ?",
@@ -330,7 +395,7 @@ class Store:
 
     def ready(self, shape: int, after: int, limit: int) -> list[tuple[Job, bytes]]:
         """READY jobs of a shape with numbers above ``after``, oldest first, with their targets."""
-        with _Translated(self.path):
+        with self._translated:
             rows = self._connection.execute(
                 f"SELECT {_JOB}, payload FROM jobs INDEXED BY ready WHERE state = 0 AND shape = ? AND id > ? "
                 "ORDER BY id LIMIT ?",
@@ -340,7 +405,7 @@ class Store:
 
     def new_bundle(self, row: BundleRow) -> None:
         """A bundle is about to be submitted under this name."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("INSERT INTO bundles VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def take_bundle_number(self) -> int:
@@ -351,18 +416,18 @@ class Store:
 
     def adopted(self, offsets: Iterable[tuple[int, int]]) -> None:
         """Outcome files have been adopted up to (offset, bundle)."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.executemany("UPDATE bundles SET offset = ? WHERE id = ?", offsets)
 
     def bundle_over(self, bundle: int) -> None:
         """A bundle is over and its outcome file read to the end."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute("DELETE FROM bundles WHERE id = ?", (bundle,))
 
     def note_failure(self, row: FailureRow) -> None:
         """The latest failure of a job."""
         f = row.failure
-        with _Translated(self.path):
+        with self._translated:
             self._connection.execute(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (row.job, row.attempt, _storable(row.name), f.kind, _storable(f.message), _storable(f.traceback),
@@ -373,7 +438,7 @@ class Store:
     def note_removals(self, paths: Sequence[str]) -> list[tuple[int, str]]:
         """Paths, relative to the tree, that must go after the commit; struck with ``strike_removals``."""
         noted = []
-        with _Translated(self.path):
+        with self._translated:
             for path in paths:
                 cursor = self._connection.execute("INSERT INTO removals (path) VALUES (?)", (path,))
                 noted.append((int(cursor.lastrowid or 0), path))
@@ -381,7 +446,7 @@ class Store:
 
     def strike_removals(self, rows: Iterable[int]) -> None:
         """These have been removed."""
-        with _Translated(self.path):
+        with self._translated:
             self._connection.executemany("DELETE FROM removals WHERE id = ?", [(row,) for row in rows])
 
     def _know_shape(self, shape: Shape, stats: ShapeStats) -> None:
@@ -427,6 +492,7 @@ class _Translated:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self.refused = False
 
     def __enter__(self) -> None:
         pass
@@ -434,6 +500,8 @@ class _Translated:
     def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
         if isinstance(error, sqlite3.IntegrityError):
             raise BrokenInvariant(f"{self._path}: {error}") from error
+        if isinstance(error, sqlite3.Error):
+            self.refused = True
         if isinstance(error, (sqlite3.Error, UnicodeDecodeError)) and database.is_damage(error):
             raise DamagedTree(f"{self._path} is damaged: {error}.") from error
         if isinstance(error, sqlite3.Error):

@@ -8,6 +8,7 @@ finds them by the token. Global ones lie in the job tree; the store knows which 
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -93,7 +94,11 @@ def remove_global(path: str, top: str) -> Optional[str]:
     while above != top:
         try:
             os.rmdir(above)
-        except OSError:
-            break  # not empty, or gone
+        except FileNotFoundError:
+            pass  # an earlier removal was interrupted here
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                left = left or f"{above}: {error.strerror}"
+            break
         above = os.path.dirname(above)
     return left

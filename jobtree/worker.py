@@ -18,11 +18,12 @@ exits with 74 (EX_IOERR) and no blame; any other death is the started target's o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn, Optional
 
-from jobtree import frames, tempdirs
+from jobtree import files, frames, tempdirs
 from jobtree.attempt import Attempt
 from jobtree.errors import StorageError
 from jobtree.frames import BundleJob
@@ -38,8 +39,9 @@ def run_bundle(root: str, bundle: int, directory: str, recall: Optional[int] = N
     recall: the descriptor by which a supervisor, which has claimed the bundle, tells of a recall; None: there is none.
     """
     place: Optional[Workplace] = None
+    paths = TreePaths(root)
     try:
-        opened = open_workplace(TreePaths(root), bundle, directory, recall)
+        opened = open_workplace(paths, bundle, directory, recall)
         if opened is None:
             return 0
         place, jobs = opened
@@ -50,8 +52,7 @@ def run_bundle(root: str, bundle: int, directory: str, recall: Optional[int] = N
             pass
         place.outcome.flush()
     except (StorageError, OSError) as error:
-        # The log is all that is left to say it in; the master reads the exit status.
-        print(f"jobtree worker: {error}", file=sys.stderr, flush=True)
+        _say(error if isinstance(error, StorageError) else _refused(error, paths.outcome(bundle)))
         return EX_IOERR
     finally:
         if place is not None and os.getpid() == place.pid:
@@ -71,6 +72,17 @@ def _run_job(place: Workplace, job: BundleJob) -> None:
             place.outcome.write(frames.GAVE_BACK, next_job.id, next_job.attempt)
             raise WorkerMustEnd
         next_job = Attempt(place, next_job, log_start).run()
+
+
+def _refused(error: OSError, outcome: str) -> StorageError:
+    # Not every call says which file it was about; then it was one of ours, and this one says where to look.
+    return files.refused(error, error.filename if isinstance(error.filename, str) else outcome)
+
+
+def _say(error: StorageError) -> None:
+    """The log is all that is left to say it in, and may be on the same disk; the master reads the exit status."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{frames.LAST_WORDS}{error}\n".encode("utf-8", "backslashreplace"))
 
 
 def exit_now(status: int) -> NoReturn:

@@ -15,6 +15,7 @@ import sys
 from typing import Any, Optional
 
 from jobtree import clock, files, frames, isolation
+from jobtree.errors import StorageError
 from jobtree.frames import BundleHeader, BundleJob
 from jobtree.logging_setup import set_level
 from jobtree.paths import TreePaths
@@ -77,7 +78,11 @@ class _RecallPipe:
 
 
 class OutcomeFile:
-    """Where a worker writes down what became of its targets; frames are collected and handed over in one write."""
+    """Where a worker writes down what became of its targets; frames are collected and handed over in one write.
+
+    refused: what the disk said, once it has refused a write or a sync. From then on nothing is written any more: behind
+    half a frame it would never be read. Whoever catches the error, as a target's own code may, meets it again.
+    """
 
     def __init__(self, path: str, root: str, lock: bool = True) -> None:
         self._path = path
@@ -85,6 +90,7 @@ class OutcomeFile:
         self._named = False
         self._file = _Held(path, os.O_WRONLY | os.O_APPEND, lock)
         self._pending: list[bytes] = []
+        self.refused: Optional[StorageError] = None
 
     def write(self, *body: Any) -> None:
         """Add a frame; it leaves with the next flush."""
@@ -99,18 +105,26 @@ class OutcomeFile:
         del self._pending[mark:]
 
     def flush(self, sync: bool = False) -> None:
-        """Hand over all frames; sync: and make them durable. Raises OSError, StorageError."""
-        fd = self._file.fd()
-        if self._pending:
-            data = b"".join(self._pending)
-            self._pending.clear()
-            files.write_all(fd, data)
-        if sync:
-            files.fdatasync(fd, self._path)
-            if not self._named:
-                # The master made it without a sync: a bundle that nothing has followed from is made again.
-                files.fsync_names(self._path, self._root)
-                self._named = True
+        """Hand over all frames; sync: and make them durable. Raises StorageError."""
+        if self.refused is not None:
+            raise self.refused
+        try:
+            fd = self._file.fd()
+            if self._pending:
+                files.write_all(fd, b"".join(self._pending))
+                self._pending.clear()
+            if sync:
+                files.fdatasync(fd, self._path)
+                if not self._named:
+                    # The master made it without a sync: a bundle that nothing has followed from is made again.
+                    files.fsync_names(self._path, self._root)
+                    self._named = True
+        except OSError as error:
+            self.refused = files.refused(error, self._path)
+            raise self.refused from error
+        except StorageError as error:
+            self.refused = error
+            raise
 
 
 class Workplace:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -122,3 +124,36 @@ def test_names_of_levels(name: str, number: int, shown: str) -> None:
 def test_other_names_are_no_levels(name: str) -> None:
     with pytest.raises(ValueError, match="is expected"):
         level_number(name)
+
+
+class Full(io.StringIO):
+    """A stream on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_stream_that_takes_nothing_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging(Settings(), Full())
+
+    news.info("nobody hears this")
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_file_on_a_full_disk_is_told_of_once_and_without_a_traceback(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").symlink_to("/dev/full")
+    set_up_logging(Settings(log_file=str(tmp_path / "log")), None)
+
+    news.info("one")
+    news.info("two")
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert str(tmp_path / "log") in said
+    assert "No space left" in said
+    # There is room again, so that what the file's buffer holds can be written when it is closed.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), root.handlers[-1].stream.fileno())  # type: ignore[attr-defined]

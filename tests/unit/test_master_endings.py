@@ -10,6 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from batchsystems.abstract import Reason
+from jobtree.errors import StorageError
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import Died, Scene
 from tests.fakes.scripted_worker import Value, target
@@ -357,3 +358,53 @@ def test_while_it_waits_for_the_last_bundles_after_import_errors_the_master_does
         yield
 
     scene.play(script())
+
+
+# -- workers that cannot write ---------------------------------------------------------------------------------
+
+REFUSED = "jobtree worker: /tree/outcomes/0/1: No space left on device. Free some space there"
+
+
+def test_a_worker_that_could_not_write_is_told_of_and_charges_nobody(
+    make_scene: MakeScene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = make_scene(retry_count=0, max_lost=1)
+
+    def script() -> Iterator[None]:
+        worker = scene.worker(max(scene.batch.sizes))
+        worker.start()
+        worker.print(b"what the target printed\n" + REFUSED.encode() + b"\n")
+        scene.batch.finish(scene.name(worker.bundle), 74)
+        yield
+        assert scene.rows("SELECT tries, losses FROM jobs") == [(0, 0)]
+        while not scene.batch.active():
+            yield
+        yield from scene.play_rest()
+
+    end = scene.play(script())
+
+    assert end.tree.complete
+    assert said(caplog, "outcomes/0/1: No space left on device") == 1
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_when_workers_cannot_write_again_and_again_the_run_stops_and_says_why(
+    make_scene: MakeScene, started: bool
+) -> None:
+    scene = make_scene(retry_count=0, max_lost=1)
+
+    def script() -> Iterator[None]:
+        for _ in range(3):
+            worker = scene.worker(max(scene.batch.sizes))
+            if started:
+                worker.start()
+            worker.print(REFUSED.encode() + b"\n")
+            scene.batch.finish(scene.name(worker.bundle), 74)
+            yield
+            while not scene.batch.active():
+                yield
+
+    with pytest.raises(StorageError, match=r"outcomes/0/1: No space left on device.*Seen by 3 workers"):
+        scene.play(script())
+
+    assert scene.rows("SELECT tries, losses FROM jobs") == [(0, 0)]

@@ -77,6 +77,7 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--jobTree": ("./.jobTree", "./.jobTree"),
     "--durable": ("tree", "tree"),
     "--batchSystem": ("gridEngine", "gridEngine"),
+    "--acidTestSeed": ("7", 7),
     "--maxThreads": ("4", 4),
     "--parasolCommand": ("/opt/parasol -host=a", "/opt/parasol -host=a"),
     "--startMethod": ("spawn", "spawn"),

@@ -76,6 +76,22 @@ def test_after_a_kill_the_database_becomes_a_file_that_was_never_synced_before(p
     assert os.stat(paths.database).st_mode & 0o777 == 0o600
 
 
+def test_an_end_in_order_that_may_never_have_reached_the_disk_is_treated_as_a_kill(paths: TreePaths) -> None:
+    """The sync of the very last commit failed: it can be read, and says that all is well."""
+    store = Store(paths.database)
+    store.raise_generation()
+    store.begin()
+    store.set("ended", "complete")
+    store.commit()
+    store.abandon()
+    before = inode(paths)
+
+    soundness.ensure(paths)
+
+    assert inode(paths) != before
+    assert keys(paths) == JOBS
+
+
 def test_after_a_start_of_the_machine_the_disk_is_believed(
     paths: TreePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,3 +162,70 @@ def test_every_use_of_a_database_that_fails_is_a_storage_error(world: Open, use:
             USES[use](world.store)
     finally:
         world.store._connection.set_authorizer(None)
+
+
+# -- the log, and letting go of it -----------------------------------------------------------------------------
+
+
+def log_of(world: Open) -> Path:
+    return Path(world.path + "-wal")
+
+
+def test_log_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "tree.sqlite-wal").mkdir()
+
+    with pytest.raises(StorageError, match=r"tree\.sqlite"):
+        Store(str(tmp_path / "tree.sqlite"), new=True)
+
+
+def test_log_is_carried_over_from_time_to_time_and_not_only_when_it_is_long(
+    world: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobtree.store._MOST_COMMITS", 3)
+    database = Path(world.path)
+    before = database.read_bytes()
+    world.turn()
+    assert database.read_bytes() == before
+
+    world.turn()
+    world.store.set("x", 1)
+    world.turn()
+
+    assert database.read_bytes() != before
+
+
+def test_after_an_orderly_close_there_is_no_log(world: Open) -> None:
+    world.store.commit()
+
+    world.store.close()
+    world.store.close()
+
+    assert not log_of(world).exists()
+
+
+def test_what_is_abandoned_stays_as_it_is_on_the_disk_and_is_all_there_at_the_next_start(world: Open) -> None:
+    world.store.set("told", 1)
+    world.turn()
+    world.store.set("told", 2)
+    log, database = log_of(world).read_bytes(), Path(world.path).read_bytes()
+
+    world.store.abandon()
+    world.store.close()
+
+    assert log_of(world).read_bytes() == log
+    assert Path(world.path).read_bytes() == database
+    again = Store(world.path)
+    assert again.get("told") == 1
+    again.raise_generation()  # the one that was abandoned, in this same process, is in nobody's way
+    again.close()
+
+
+def test_after_an_error_closing_says_no_word_more_to_the_disk(world: Open) -> None:
+    world.store.commit()
+    log = log_of(world).read_bytes()
+    with pytest.raises(StorageError):
+        world.store.shape("x" * 10, -1, object())  # type: ignore[arg-type]  # anything that SQLite refuses
+
+    world.store.close()
+
+    assert log_of(world).read_bytes() == log

@@ -189,3 +189,26 @@ def test_without_a_usable_wish_it_is_tmp(value: str, monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name, raising=False)
 
     assert tempdirs.local_root() == "/tmp"
+
+
+def test_removal_that_was_interrupted_half_way_up_is_taken_to_its_end(tmp_path: Path) -> None:
+    top = tmp_path / "globalTempDirs"
+    (top / "0").mkdir(parents=True)
+
+    assert tempdirs.remove_global(str(top / "0" / "1.0" / "1"), str(top)) is None
+
+    assert os.listdir(top) == []
+
+
+def test_directory_above_that_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "globalTempDirs"
+    path = tempdirs.make_global(str(top / "0" / "1.0" / "1"))
+
+    def refuse(path: str, **more: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("jobtree.tempdirs.os.rmdir", refuse)
+
+    assert "Input/output error" in str(tempdirs.remove_global(path, str(top)))
