@@ -6,11 +6,14 @@ What must hold
     for a million jobs). A byte changed inside of a value passes that; of what can be checked beyond it, see
     ``jobtree.rows``.
 
-How it fails: ``Unsound`` for what is damaged, ``sqlite3.Error`` for all else (no space, no permission, locked).
+How it fails: ``Unsound`` for what is damaged, ``sqlite3.Error`` for all else (no space, no permission, locked); for the
+store ``Translated`` makes errors of jobtree of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sqlite3
 import time
@@ -18,6 +21,7 @@ import urllib.parse
 from typing import Any, Callable, Optional
 
 from jobtree import files, rows
+from jobtree.errors import BrokenInvariant, DamagedTree, StorageError
 
 PAGES = 256
 """How many pages (1 MiB) are copied at one go: 1 to 2 ms, in which another user of the same connection waits."""
@@ -202,3 +206,47 @@ def size(path: str) -> Optional[int]:
         return found + os.stat(path + "-wal").st_size
     except FileNotFoundError:
         return found
+
+
+def let_go(connection: sqlite3.Connection) -> None:
+    """Let go of a connection without another word to the disk; its transaction is gone, its log stays as it is.
+
+    Closing would write and sync the log and the database once more.
+    """
+    with contextlib.suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")  # writes nothing: the log only forgets where it was
+    if _NO_CHECKPOINT is not None:
+        connection.setconfig(_NO_CHECKPOINT, True)  # type: ignore[attr-defined,unused-ignore]
+        connection.close()
+    else:
+        # Before Python 3.12 it can only be kept open until the process ends: one more reference that nobody drops.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+_NO_CHECKPOINT: Optional[int] = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
+
+
+class Translated:
+    """Turns SQLite's errors into StorageError; a class because a generator would cost 1 us at every use."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.refused = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise BrokenInvariant(f"{self._path}: {error}") from error
+        if isinstance(error, sqlite3.Error):
+            self.refused = True
+        if isinstance(error, (sqlite3.Error, UnicodeDecodeError)) and is_damage(error):
+            raise DamagedTree(f"{self._path} is damaged: {error}.") from error
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(
+                f"{self._path}: {error}. The master stops here and the tree stays as it was at the last commit. Look "
+                "at the space left on that file system (df, quota) and at the system's log; then start the same "
+                "command again."
+            ) from error

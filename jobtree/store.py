@@ -25,19 +25,16 @@ Another format than ours is refused in ``jobtree.treedir`` before anything here 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Optional
 
 from jobtree import database
-from jobtree.errors import BrokenInvariant, DamagedTree, StorageError
+from jobtree.database import Translated
+from jobtree.errors import StorageError
 from jobtree.events import Changes, Job, State
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, ShapeStats, memory_step
 from jobtree.values import RESULT, Returned, Values
-
-_NO_CHECKPOINT: Optional[int] = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
 
 _MOST_COMMITS = 400
 _MOST_CHANGES = 20_000
@@ -63,7 +60,7 @@ class Store:
     def __init__(self, path: str, new: bool = False, exclusive: bool = False) -> None:
         """Open the database; new: make the tables. exclusive: for file systems without shared memory (network)."""
         self.path = path
-        self._translated = _Translated(path)
+        self._translated = Translated(path)
         self._closed = False
         with self._translated:
             self._connection = sqlite3.connect(
@@ -187,16 +184,7 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        connection = self._connection
-        with contextlib.suppress(sqlite3.Error):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")  # writes nothing: the log only forgets where it was
-        if _NO_CHECKPOINT is not None:
-            connection.setconfig(_NO_CHECKPOINT, True)  # type: ignore[attr-defined,unused-ignore]
-            connection.close()
-        else:
-            # Before Python 3.12 it can only be kept open until the process ends: one more reference that nobody drops.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        database.let_go(self._connection)
 
     def get(self, key: str) -> Any:
         """A value of the table ``meta``; None if it is not there."""
@@ -485,28 +473,3 @@ def _runs(jobs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
 def _storable(text: str) -> str:
     """A text that SQLite takes: file names may hold bytes that are no UTF-8, which Python keeps as surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-class _Translated:
-    """Turns SQLite's errors into StorageError; a class because a generator would cost 1 us at every use."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.refused = False
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise BrokenInvariant(f"{self._path}: {error}") from error
-        if isinstance(error, sqlite3.Error):
-            self.refused = True
-        if isinstance(error, (sqlite3.Error, UnicodeDecodeError)) and database.is_damage(error):
-            raise DamagedTree(f"{self._path} is damaged: {error}.") from error
-        if isinstance(error, sqlite3.Error):
-            raise StorageError(
-                f"{self._path}: {error}. The master stops here and the tree stays as it was at the last commit. Look "
-                "at the space left on that file system (df, quota) and at the system's log; then start the same "
-                "command again."
-            ) from error
