@@ -134,6 +134,7 @@ class Full(io.StringIO):
 
 
 def test_a_stream_that_takes_nothing_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    root.handlers.clear()  # what other tests have left there may complain, too
     set_up_logging(Settings(), Full())
 
     news.info("nobody hears this")
@@ -144,6 +145,7 @@ def test_a_stream_that_takes_nothing_stops_nobody(capsys: pytest.CaptureFixture[
 def test_a_log_file_on_a_full_disk_is_told_of_once_and_without_a_traceback(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    root.handlers.clear()
     (tmp_path / "log").symlink_to("/dev/full")
     set_up_logging(Settings(log_file=str(tmp_path / "log")), None)
 
