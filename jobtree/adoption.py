@@ -7,7 +7,6 @@ line for the user, or both. What is to be told or removed is collected and done 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import os
 import socket
@@ -15,15 +14,15 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 from batchsystems.abstract import End, Reason, human_bytes
-from jobtree import blame, clock, files, frames, heartbeat, soundness
+from jobtree import blame, clock, frames, heartbeat, refusals, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
 from jobtree.enlarging import Enlarging
-from jobtree.errors import StorageError
 from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
 from jobtree.frames import Failure, Frame, Measures, Packed
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
+from jobtree.refusals import Refusals
 from jobtree.report import describe_failure, message_from_job, one_line
 from jobtree.schema import FailureRow
 from jobtree.store import Store
@@ -35,12 +34,6 @@ log = logging.getLogger("jobtree")
 IMPORT_FAILURES = 3
 """After import errors in so many different bundles nothing more is issued: it would fail as well."""
 
-
-STORAGE_FAILURES = 3
-"""After so many workers in a row, or of the same job, that could not write down what became of it the run stops."""
-
-_FULL_BYTES = 1 << 20
-"""A file system with less room than this is full: a worker needs little more than that for the frames of a second."""
 
 _SAME_WARNINGS = 3
 
@@ -89,8 +82,7 @@ class Adopter:
         self._distrust = not soundness.is_trusted(paths)
         self._rebooted = False
         self._import_failures: set[int] = set()
-        self._storage_failures = 0
-        self._storage_failures_of: dict[int, int] = {}
+        self._refusals = Refusals()
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
 
@@ -325,8 +317,10 @@ class Adopter:
         suspect = bundle.current
         bundle.current = None
         if bundle.finished:
-            self._storage_failures = 0
-        refusal = self._refusal(bundle, suspect) if charge and end.status == blame.EX_IOERR else None
+            self._refusals.none()
+        refusal = None
+        if charge and end.status == blame.EX_IOERR:
+            refusal = refusals.refusal(bundle.path, self._last_output(bundle)[0], suspect is not None)
         if refusal is not None:
             self._could_not_write(bundle, suspect, refusal)
         elif suspect is not None:
@@ -385,46 +379,16 @@ class Adopter:
                 state = self.tree.failed(job.id, attempt, final=True)
                 self._note(job, name, attempt, failure, bundle, state, tries)
 
-    def _refusal(self, bundle: RunningBundle, suspect: Optional[tuple[int, int]]) -> Optional[str]:
-        """What the disk refused a worker that says with its exit status that it could not write; None: no evidence.
-
-        Any target may end its process with that status, if one was running. A worker may be unable to say more.
-        """
-        for line in self._last_output(bundle)[0].splitlines():
-            if line.startswith(frames.LAST_WORDS):
-                return line[len(frames.LAST_WORDS) :]
-        try:
-            space = os.statvfs(os.path.dirname(bundle.path))
-        except OSError as error:
-            return str(files.refused(error, bundle.path))
-        if space.f_bavail * space.f_frsize < _FULL_BYTES:
-            return str(files.refused(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), bundle.path))
-        if suspect is None:
-            return (
-                f"{bundle.path}: a worker could not write there. Look at the space left on that file system (df, "
-                "quota) and at the system's log; then start the same command again."
-            )
-        return None
-
     def _could_not_write(
         self, bundle: RunningBundle, suspect: Optional[tuple[int, int]], refusal: str
     ) -> None:
-        """A worker had to end because the disk refused a file of the job tree. That is nobody's fault, and told.
-
-        The run stops when it happens again and again: then every target is run for nothing.
-        """
+        """A worker had to end because the disk refused a file of the job tree. That is nobody's fault, and told."""
         job = self.tree.current(*suspect) if suspect is not None else None
         if job is None:
             job = min(self.tree.in_bundle(bundle.id), key=lambda job: job.id, default=None)
         if job is None:
             return
-        times = self._storage_failures_of[job.id] = self._storage_failures_of.get(job.id, 0) + 1
-        self._storage_failures += 1
-        often = max(self._storage_failures, times)
-        if often >= STORAGE_FAILURES:
-            raise StorageError(
-                f"{one_line(refusal)} (Seen by {often} workers. No target has lost a try by it.)"
-            )
+        times = self._refusals.count(job.id, refusal)
         self._warn(f"job {job_name(job.id)} is run again, through no fault of its own: {one_line(refusal)}")
         self.tree.lost(job.id, job.attempt, charge=False)
         self.collected.retry.append((job.id, 1 + times))
