@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
 
-.PHONY: help demo test clusters lint format test-all bench bench-peers figures clean
+.PHONY: help demo test crash mutants clusters lint format test-all bench bench-peers figures clean
 
 help:      # what can be made
 	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
@@ -25,6 +25,12 @@ soak:      # kill master, launcher and workers of real runs a thousand times, wi
 
 clusters:  # install the batch systems that some tests start (Debian 12, as root); nothing of them is started now
 	@$(IN_VENV) -m tests.servers.install
+
+crash:     # stop the world at every durable effect of a run, and after each start again: an hour or so
+	@$(IN_VENV) tests/crash/every_point.py --all $(ARGS)
+
+mutants:   # break the library in some forty ways, one after the other: every one must be caught by a test
+	@$(IN_VENV) tests/crash/mutants.py $(ARGS)
 
 lint:      # style, format, types, and which module may import which
 	@$(IN_VENV) -m ruff check --output-format concise .

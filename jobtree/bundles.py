@@ -119,6 +119,8 @@ def sweep(paths: TreePaths, known: set[int]) -> None:
     """Remove files of bundles that the store does not know: they were made, and the master died before the commit.
 
     Called at the start and at the end, when no worker is alive that could need them but those of known bundles.
+    Of logs only empty ones go: nothing was printed that somebody could ask for, and the master died before it could
+    remove them.
     """
     for kind in ("bundles", "claims", "outcomes", "heartbeats"):
         for folder, name in _entries(os.path.join(paths.root, kind)):
@@ -126,6 +128,11 @@ def sweep(paths: TreePaths, known: set[int]) -> None:
             number = name.partition(".")[0] if kind == "claims" else name
             if not number.isdigit() or int(number) not in known:
                 files.remove(os.path.join(folder, name))
+    for folder, name in _entries(os.path.join(paths.root, "logs")):
+        number = name[: -len(".log")]
+        path = os.path.join(folder, name)
+        if number.isdigit() and int(number) not in known and not os.path.getsize(path):
+            files.remove(path)
     # Supervisors that come later must find the directories of claims and logs.
     spared = {os.path.dirname(path) for number in known for path in _files_of(paths, number)}
     # Not globalTempDirs: an empty directory there may be a chain's, which its children are about to write to.

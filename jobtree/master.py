@@ -163,6 +163,7 @@ class Master:
         self._remover.add(self._store.removals())
         going_on = self._going_on()
         bundles.sweep(self._paths, going_on)
+        tempdirs.remove_empty_groups(self._paths.global_dirs)
         tempdirs.sweep_local(self._run, going_on)
 
     def _going_on(self) -> set[int]:

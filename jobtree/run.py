@@ -97,6 +97,7 @@ def execute(settings: Settings, target: Optional[Target], restore: bool = False)
 
 def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target], restore: bool) -> Ended:
     config = restoring.config_of(paths)  # again: before we had the lock another master may have made it
+    treedir.remove_interrupted(paths)
     if config is not None:
         if restore:
             make = _maker(paths, settings, config.run)

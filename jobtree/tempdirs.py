@@ -87,6 +87,31 @@ def make_global(path: str) -> str:
     raise StorageError(f"{path} cannot be made: the directories above it keep disappearing.")
 
 
+def remove_empty_groups(top: str) -> None:
+    """Remove the directories above chains' ones that hold none: a power cut may keep them and lose what was in them.
+
+    A worker that is about to make one there makes those above it again (``make_global``).
+    """
+    for thousand in _folders(top):
+        for group in _folders(thousand):
+            _remove_if_empty(group)
+        _remove_if_empty(thousand)
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _remove_if_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass  # not empty, or gone
+
+
 def remove_global(path: str, top: str) -> Optional[str]:
     """Remove a chain's global temporary directory, and those above it, below ``top``, that are empty then."""
     left = files.remove_tree(path)

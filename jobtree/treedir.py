@@ -136,6 +136,13 @@ def make_directories(paths: TreePaths) -> None:
         raise files.refused(error, paths.root) from error
 
 
+def remove_interrupted(paths: TreePaths) -> None:
+    """Remove what is left of files that an earlier master was about to replace when it died; under the tree's lock."""
+    for name in os.listdir(paths.root):
+        if files.final_name(name) != name:
+            files.remove(os.path.join(paths.root, name))
+
+
 def write_config(paths: TreePaths, root: str, root_digest: str, run: str) -> Config:
     """Make the tree one: everything else is there. Durable when it returns."""
     config = Config(FORMAT, VERSION, run, clock.wall(), root, root_digest)

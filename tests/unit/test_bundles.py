@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtree import bundles, frames
+from jobtree import bundles, frames, tempdirs
 from jobtree.bundles import RunningBundle
 from jobtree.frames import BundleHeader, BundleJob
 from jobtree.paths import TreePaths, job_id
@@ -362,10 +362,15 @@ def test_sweep_removes_what_nobody_knows_and_directories_that_are_empty(paths: T
     for number in (1, 2, 1001):
         bundles.write_bundle(paths, header(number), [])
         bundles.claim(paths, number)
-    for relative in ("logs/0/1.log", "values/0/1-1", "bundles/0/2.123.new", "globalTempDirs/0/1.0/1/file"):
+    for relative in (
+        "logs/0/1.log", "logs/0/2.log", "logs/0/3.log", "logs/launcher.log", "values/0/1-1", "bundles/0/2.123.new",
+        "globalTempDirs/0/1.0/1/file",
+    ):  # fmt: skip
         path = Path(paths.root, relative)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    # What was printed may still be wanted; 3's log is empty, and its master died before it could remove it.
+    Path(paths.log(1)).write_text("why it failed")
     for relative in ("values/1", "logs/2/3"):
         Path(paths.root, relative).mkdir(parents=True)
 
@@ -373,7 +378,8 @@ def test_sweep_removes_what_nobody_knows_and_directories_that_are_empty(paths: T
 
     left = sorted(str(path.relative_to(paths.root)) for path in Path(paths.root).rglob("*") if path.is_file())
     assert left == [
-        "bundles/0/2", "claims/0/2", "globalTempDirs/0/1.0/1/file", "logs/0/1.log", "outcomes/0/2", "values/0/1-1",
+        "bundles/0/2", "claims/0/2", "globalTempDirs/0/1.0/1/file", "logs/0/1.log", "logs/0/2.log",
+        "logs/launcher.log", "outcomes/0/2", "values/0/1-1",
     ]  # fmt: skip
     folders = sorted(
         str(path.relative_to(paths.root)) for path in Path(paths.root).rglob("*") if path.is_dir()
@@ -387,6 +393,18 @@ def test_sweep_leaves_global_directories_that_are_empty_so_far(paths: TreePaths)
     bundles.sweep(paths, set())
 
     assert os.path.isdir(paths.global_dir(job_id(1, 1)))
+
+
+def test_directories_above_chains_that_a_power_cut_has_emptied_go_and_no_others(tmp_path: Path) -> None:
+    top = tmp_path / "globalTempDirs"
+    for name in ("0/17.0", "0/18.0/3", "1/1017.0"):
+        (top / name).mkdir(parents=True)
+
+    tempdirs.remove_empty_groups(str(top))
+
+    # 18.0/3 is empty too, and a chain's: its children may be about to write there.
+    assert sorted(str(path.relative_to(top)) for path in top.rglob("*")) == ["0", "0/18.0", "0/18.0/3"]
+    tempdirs.remove_empty_groups(str(tmp_path / "not there"))
 
 
 def test_sweep_of_a_tree_that_has_nothing_yet(paths: TreePaths) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from jobtree import files, filesystems
-from jobtree.errors import StorageError
+from jobtree.errors import StorageError, SyncFailed
 from tests.unit.test_files_removal import as_nobody, open_to_all
 
 __all__ = ["open_to_all"]
@@ -86,7 +86,18 @@ def test_whichever_step_fails_the_old_file_stays_and_the_error_says_so(
     assert told is None or os.strerror(error) in told
 
 
-def test_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SYNCS: dict[str, Callable[[str, int], None]] = {
+    "fsync": lambda path, fd: files.fsync(fd, path),
+    "fdatasync": lambda path, fd: files.fdatasync(fd, path),
+    "fsync_names": lambda path, fd: files.fsync_names(path, os.path.dirname(path)),
+    "fsync_way_to": lambda path, fd: files.fsync_way_to(path),
+}
+
+
+@pytest.mark.parametrize("name", SYNCS)
+def test_failed_fsync_is_told_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     calls = []
 
     def fail(fd: int) -> None:
@@ -96,10 +107,27 @@ def test_failed_fsync_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", fail)
     monkeypatch.setattr(os, "fdatasync", fail, raising=False)
 
-    with pytest.raises(StorageError):
+    with pytest.raises(SyncFailed):
         files.write_durably(str(tmp_path / "file"), b"x")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        with pytest.raises(SyncFailed):
+            SYNCS[name](str(tmp_path / "file"), fd)
+    finally:
+        os.close(fd)
 
-    assert len(calls) == 1
+    assert len(calls) == 2
+
+
+def test_the_names_above_a_path_are_synced_from_below_up_to_the_top(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    path = tmp_path / "a" / "b" / "c"
+    path.parent.mkdir(parents=True)
+
+    files.fsync_names(str(path), str(tmp_path))
+
+    assert synced == ["b", "a", tmp_path.name]
 
 
 def test_directory_that_cannot_be_synced_at_all_is_passed_over(

@@ -204,3 +204,42 @@ def test_tokens_are_different_and_fit_for_names() -> None:
 
     assert len(tokens) == 100
     assert all(token.isalnum() and token.isascii() and len(token) >= 12 for token in tokens)
+
+
+def test_everything_is_on_the_disk_before_the_configuration_makes_it_a_tree(
+    paths: TreePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the directory's own name before anybody is told that there is a tree."""
+    treedir.make_root(paths)
+    treedir.make_directories(paths)
+    done: list[str] = []
+
+    def noted(name: str) -> None:
+        original = getattr(files, name)
+
+        def note(path: str, *more: Any) -> Any:
+            done.append(f"{name} {os.path.basename(path)}")
+            return original(path, *more)
+
+        monkeypatch.setattr(files, name, note)
+
+    for name in ("fsync_directory", "fsync_way_to", "replace_durably"):
+        noted(name)
+
+    treedir.write_config(paths, "Root", "digest", "run")
+
+    # replace_durably syncs the tree's directory once more.
+    assert done == [
+        "fsync_directory tree", "replace_durably config.json", "fsync_directory tree", "fsync_way_to tree",
+    ]  # fmt: skip
+
+
+def test_what_is_left_of_a_file_that_was_being_replaced_goes(paths: TreePaths) -> None:
+    make(paths)
+    before = set(os.listdir(paths.root))
+    for name in ("settings.json.4711.new", "lock.json.12.new"):
+        (Path(paths.root) / name).write_text("{")
+
+    treedir.remove_interrupted(paths)
+
+    assert set(os.listdir(paths.root)) == before
