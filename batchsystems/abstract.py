@@ -25,7 +25,8 @@ class BatchSystemError(Exception):
 class NeverFits(BatchSystemError):
     """A request is larger than the largest that the batch system can ever run.
 
-    `resource` is "cores" or "memory"; `asked` and `available` are in cores or bytes.
+    `resource` is "cores", "memory" or the name of a countable thing; `asked` and `available` are in cores, bytes or
+    pieces.
     """
 
     def __init__(self, name: str, resource: str, asked: float, available: float) -> None:
@@ -63,13 +64,15 @@ def human_bytes(size: float) -> str:
 class Resources:
     """What one submission needs: `cpu` cores (fractions allowed), `memory` in bytes, `time` in seconds.
 
-    `cpu=0` and `memory=0` take nothing away from others; `time=None` says nothing about how long it runs.
+    `cpu=0` and `memory=0` take nothing away from others; `time=None` says nothing about how long it runs. `countable`
+    has how many of other things it reserves, by name: {"gpus": 1, "licence": 2}.
     Raises ValueError for negative or not finite values.
     """
 
     cpu: float = 1.0
     memory: int = 0
     time: Optional[float] = None
+    countable: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.cpu < math.inf:
@@ -78,14 +81,20 @@ class Resources:
             raise ValueError(f"memory is {self.memory!r}; expected a number of bytes, 0 or more")
         if self.time is not None and not 0 < self.time < math.inf:
             raise ValueError(f"time is {self.time!r}; expected seconds, more than 0, or None")
+        if any(number < 0 for number in self.countable.values()):
+            raise ValueError(f"countable is {dict(self.countable)!r}; expected numbers, 0 or more")
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The largest single request that can ever run: `cpu` in cores, `memory` in bytes."""
+    """The largest single request that can ever run: `cpu` in cores, `memory` in bytes.
+
+    `countable` has what the batch system counts by itself (`AbstractBatchSystem.counts`), by name.
+    """
 
     cpu: float
     memory: int
+    countable: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -257,7 +266,8 @@ class AbstractBatchSystem(ABC):
     Limits
      15. Jobs running at one time never ask together for more cores or memory than there are. What is asked for is
          kept free; what is used is not watched here. `Resources.time` is a limit only where a scheduler makes it
-         one.
+         one. The same holds for the countable things of which `counts` says so; others are the caller's affair. A
+         job that reserves some `gpus` sees these and no others.
      16. A job that fits is not held up by an earlier one that does not fit now.
      17. A large job is not starved by a stream of small ones: it is overtaken a bounded number of times.
      18. Fractions of a core and `cpu=0` work.
@@ -346,6 +356,10 @@ class AbstractBatchSystem(ABC):
     def slots(self, resources: Resources) -> Optional[int]:
         """About how many jobs with these resources can run at once, when nothing else does; None if not known."""
         return None
+
+    def counts(self, name: str) -> bool:
+        """Whether it sees to it by itself that no more of a countable thing is promised than there is (clause 15)."""
+        return False
 
     def avoid(self, hosts: Collection[str]) -> None:  # noqa: B027  # most can do nothing about it
         """Start nothing on these machines if that can be helped; replaces the earlier set (clause 30)."""

@@ -44,8 +44,9 @@ class AcidTest(SingleMachine):
         seed: Optional[int] = None,
         chance: float = 0.5,
         spare: Callable[[str], bool] = lambda name: False,
+        gpus: Optional[int] = None,
     ) -> None:
-        super().__init__(cpu, memory, starter)
+        super().__init__(cpu, memory, starter, gpus)
         self.seed = random.SystemRandom().randrange(1, 1 << 31) if seed is None else seed
         self.started = 0
         self.killed = 0

@@ -8,11 +8,15 @@ host has; walking up then ends at the mount's root, where the container's own li
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Callable, Optional
 
 import psutil
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""The variable that tells a process which graphics cards it may see, by number or name with commas between."""
 
 CGROUP_FILE = "/proc/self/cgroup"
 CGROUP_MOUNT = "/sys/fs/cgroup"
@@ -33,6 +37,24 @@ def usable_memory(cgroup_file: str = CGROUP_FILE, cgroup_mount: str = CGROUP_MOU
     total = int(psutil.virtual_memory().total)
     limit = cgroup_memory(cgroup_file, cgroup_mount)
     return total if limit is None else min(total, limit)
+
+
+def usable_gpus(
+    variables: Mapping[str, str] = os.environ, devices: str = "/dev/nvidia[0-9]*"
+) -> tuple[str, ...]:
+    """The graphics cards that this process may use: those that CUDA_VISIBLE_DEVICES names, else all of NVIDIA's.
+
+    They are named as that variable names them. What cannot be found out so is for the user to say.
+    """
+    named = variables.get(VISIBLE_GPUS)
+    if named is None:
+        return tuple(str(number) for number in range(len(glob.glob(devices))))
+    names = []
+    for name in named.split(","):
+        if not name.strip() or name.strip() == "-1":  # nothing after it is seen
+            break
+        names.append(name.strip())
+    return tuple(names)
 
 
 def affinity_cores() -> int:

@@ -22,12 +22,13 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional, Protocol
 
 from batchsystems.abstract import Submission
 from batchsystems.child_watch import ChildWatch, PidfdWatch, TickWatch, has_pidfd
+from batchsystems.machine import VISIBLE_GPUS
 
 # How long `close` waits for killed processes. Only one that hangs inside the kernel (a dead NFS server) needs more,
 # and no wait would help there: it dies as soon as the kernel lets it.
@@ -75,9 +76,11 @@ class Starter(Protocol):
     All methods are called from one thread, which lives as long as the starter.
     """
 
-    def start(self, name: str, submission: Submission) -> None:
+    def start(self, name: str, submission: Submission, gpus: Optional[Sequence[str]] = None) -> None:
         """Start the command. If that cannot be done, `ended` says so later; only a broken starter raises
-        (`BatchSystemError`). The name is used again only after its end has been told."""
+        (`BatchSystemError`). The name is used again only after its end has been told.
+
+        gpus: the graphics cards that it may see; None: whatever its environment says."""
 
     def signal(self, name: str, signum: int) -> None:
         """Send a signal to the whole process group; ignored if the process is gone or the name unknown."""
@@ -108,10 +111,10 @@ class PopenStarter:
         self._names: dict[int, str] = {}  # process id -> name
         self._failed: list[ProcessEnd] = []
 
-    def start(self, name: str, submission: Submission) -> None:
+    def start(self, name: str, submission: Submission, gpus: Optional[Sequence[str]] = None) -> None:
         """Start the command; see `Starter.start`."""
         try:
-            child = self._popen(submission)
+            child = self._popen(submission, gpus)
         except OSError as error:
             status = _COMMAND_ERRORS.get(error.errno or 0)
             self._fail(name, status, f"cannot start {submission.command[0]!r}: {error}")
@@ -162,7 +165,10 @@ class PopenStarter:
             self._forget(pid, -signal.SIGKILL)
         self._watch.close()
 
-    def _popen(self, submission: Submission) -> subprocess.Popen[bytes]:
+    def _popen(self, submission: Submission, gpus: Optional[Sequence[str]]) -> subprocess.Popen[bytes]:
+        env = submission.env
+        if gpus is not None:
+            env = {**(os.environ if env is None else env), VISIBLE_GPUS: ",".join(gpus)}
         log = _open_log(submission.log)
         try:
             with _no_fork_warning():
@@ -172,7 +178,7 @@ class PopenStarter:
                     stdout=log,
                     stderr=log,
                     cwd=submission.cwd,
-                    env=submission.env,
+                    env=env,
                     start_new_session=True,
                     preexec_fn=self._die_with_parent,
                 )

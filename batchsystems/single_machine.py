@@ -1,7 +1,7 @@
 """This machine as a batch system: a queue in memory, and never more cores or memory promised than there are.
 
 Cores are counted in whole thousandths: a thousand starts and ends of a third of a core leave no drift. Fractions of a
-thousandth are dropped, so that three thirds fit in one core.
+thousandth are dropped, so that three thirds fit in one core. Graphics cards are lent to one job each.
 
 The queue is first come, first served, with overtaking: a job that fits starts although an older one, which does
 not fit now, still waits. Alone that would starve large jobs. So starts past the oldest waiting job are counted, and
@@ -32,7 +32,7 @@ from batchsystems.abstract import (
     Resources,
     Submission,
 )
-from batchsystems.machine import usable_cores, usable_memory
+from batchsystems.machine import usable_cores, usable_gpus, usable_memory
 from batchsystems.processes import PopenStarter, ProcessEnd, Starter
 
 # Each running process costs a descriptor or two, and the usual limit is 1024. Reached only by jobs that ask for
@@ -46,13 +46,15 @@ _ROUNDS_OF_OVERTAKING = 8
 # One system call waits no longer than this; `poll` goes round again. Keeps infinite timeouts out of C integers.
 _LONGEST_WAIT_SECONDS = 3600.0
 
-Shape = tuple[int, int]  # thousandths of a core, bytes
+GPUS = "gpus"
+
+Shape = tuple[int, int, int]  # thousandths of a core, bytes, graphics cards
 
 
 def shape_of(resources: Resources) -> Shape:
-    """What is booked for a request: whole thousandths of a core, and bytes."""
+    """What is booked for a request: whole thousandths of a core, bytes, and graphics cards."""
     # 0.57 * 1000 is a little less than 570 in floating point.
-    return int(resources.cpu * 1000 + 1e-6), resources.memory
+    return int(resources.cpu * 1000 + 1e-6), resources.memory, resources.countable.get(GPUS, 0)
 
 
 class WaitingJobs:
@@ -99,18 +101,21 @@ class WaitingJobs:
             del self._lines[shape]
         return submission
 
-    def take_next(self, free_cpu: int, free_memory: int) -> Optional[tuple[Shape, Submission]]:
+    def take_next(
+        self, free_cpu: int, free_memory: int, free_gpus: int = 0
+    ) -> Optional[tuple[Shape, Submission]]:
         """Take out the job that starts now, with what is booked for it; None: none may.
 
         It is the oldest that fits, unless the oldest of all does not and has been overtaken often enough.
         """
         oldest = self._next_number
         fitting = self._next_number
-        for (cpu, memory), line in self._lines.items():
+        for asked, line in self._lines.items():
             number = next(iter(line))
             oldest = min(oldest, number)
-            if number < fitting and cpu <= free_cpu and memory <= free_memory:
-                fitting, shape = number, (cpu, memory)
+            cpu, memory, gpus = asked
+            if number < fitting and cpu <= free_cpu and memory <= free_memory and gpus <= free_gpus:
+                fitting, shape = number, asked
         if fitting == self._next_number:
             return None
         if fitting > oldest:
@@ -127,10 +132,11 @@ class WaitingJobs:
 class _Running:
     """A started job."""
 
-    __slots__ = ("cancelled", "kill_at", "shape")
+    __slots__ = ("cancelled", "gpus", "kill_at", "shape")
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, gpus: Sequence[str]) -> None:
         self.shape = shape
+        self.gpus = gpus
         self.cancelled = False
         self.kill_at: Optional[float] = None  # on the monotonic clock; None: nobody waits to kill it
 
@@ -139,14 +145,20 @@ class SingleMachine(AbstractBatchSystem):
     """Runs jobs on this machine; they die with this process as far as the starter can see to that.
 
     `cpu` (cores) and `memory` (bytes) are what jobs may have together; None: what this process may use of the machine.
-    Values given are taken at their word. `starter` starts the processes, and is closed with this object.
+    Values given are taken at their word. `starter` starts the processes, and is closed with this object. `gpus` is how
+    many graphics cards there are for jobs that reserve some, numbered from 0; jobs that reserve none then see none.
+    With None they are those that this process may use, and hidden from nobody who did not ask.
     Raises ValueError for a `cpu` or `memory` that is not more than 0.
     """
 
     outlives_master = False
 
     def __init__(
-        self, cpu: Optional[float] = None, memory: Optional[int] = None, starter: Optional[Starter] = None
+        self,
+        cpu: Optional[float] = None,
+        memory: Optional[int] = None,
+        starter: Optional[Starter] = None,
+        gpus: Optional[int] = None,
     ) -> None:
         cpu = usable_cores() if cpu is None else cpu
         memory = usable_memory() if memory is None else memory
@@ -154,8 +166,10 @@ class SingleMachine(AbstractBatchSystem):
             raise ValueError(
                 f"a machine with {cpu!r} cores and {memory!r} bytes; expected more than 0 of both"
             )
-        self._capacity = Capacity(cpu, memory)
-        self._free_cpu, self._free_memory = shape_of(Resources(cpu, memory))
+        self._hides_gpus = gpus is not None
+        self._free_gpus = list(usable_gpus() if gpus is None else map(str, range(gpus)))
+        self._capacity = Capacity(cpu, memory, {GPUS: len(self._free_gpus)})
+        self._free_cpu, self._free_memory, _ = shape_of(Resources(cpu, memory))
         self._slots = max(1, int(cpu))
         self._most_running = max(_MOST_RUNNING, 4 * self._slots)
         self._waiting = WaitingJobs(max(16, _ROUNDS_OF_OVERTAKING * self._slots))
@@ -228,6 +242,10 @@ class SingleMachine(AbstractBatchSystem):
         """What all jobs may have together, hence the largest single request."""
         return self._capacity
 
+    def counts(self, name: str) -> bool:
+        """Graphics cards are counted here."""
+        return name == GPUS
+
     def queue_room(self) -> int:
         """One submission for each free core and one more for each slot, less what is queued."""
         self._require_open()
@@ -248,7 +266,8 @@ class SingleMachine(AbstractBatchSystem):
 
     def _check(self, submissions: Sequence[Submission]) -> None:
         """Refuse the whole call, before anything of it is queued, if one submission cannot be taken."""
-        most_cpu, most_memory = shape_of(Resources(self._capacity.cpu, self._capacity.memory))
+        most_cpu, most_memory, _ = shape_of(Resources(self._capacity.cpu, self._capacity.memory))
+        most_gpus = self._capacity.countable[GPUS]
         seen = set()
         for submission in submissions:
             name = submission.name
@@ -257,15 +276,17 @@ class SingleMachine(AbstractBatchSystem):
                     f"{name} is already queued or running; each submission needs a name of its own"
                 )
             seen.add(name)
-            cpu, memory = shape_of(submission.resources)
+            cpu, memory, gpus = shape_of(submission.resources)
             if cpu > most_cpu:
                 raise NeverFits(name, "cores", submission.resources.cpu, self._capacity.cpu)
             if memory > most_memory:
                 raise NeverFits(name, "memory", memory, most_memory)
+            if gpus > most_gpus:
+                raise NeverFits(name, GPUS, gpus, most_gpus)
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._running) < self._most_running:
-            taken = self._waiting.take_next(self._free_cpu, self._free_memory)
+            taken = self._waiting.take_next(self._free_cpu, self._free_memory, len(self._free_gpus))
             if taken is None:
                 return
             shape, submission = taken
@@ -274,8 +295,9 @@ class SingleMachine(AbstractBatchSystem):
     def _start(self, name: str, submission: Submission, shape: Shape) -> None:
         self._free_cpu -= shape[0]
         self._free_memory -= shape[1]
-        self._running[name] = _Running(shape)
-        self._starter.start(name, submission)
+        gpus, self._free_gpus = self._free_gpus[: shape[2]], self._free_gpus[shape[2] :]
+        self._running[name] = _Running(shape, gpus)
+        self._starter.start(name, submission, gpus if gpus or self._hides_gpus else None)
 
     def _wait(self, deadline: float) -> bool:
         """Wait until something has ended, a grace is over, `wake` was called or the deadline; whether it was `wake`."""
@@ -307,6 +329,7 @@ class SingleMachine(AbstractBatchSystem):
             self._dying.pop(process_end.name, None)
             self._free_cpu += job.shape[0]
             self._free_memory += job.shape[1]
+            self._free_gpus.extend(job.gpus)
             self._ends.append(_end_of(process_end, job.cancelled))
 
     def _end_running(self, name: str, job: _Running, grace: float) -> None:

@@ -202,8 +202,8 @@ class Adopter:
         if pending is not None and count:
             shape_of = self.store.shape
             counts: dict[int, int] = {}
-            for (name, memory, cpu), number in pending.counts.items():
-                shape = shape_of(name, memory, cpu)
+            for key, number in pending.counts.items():
+                shape = shape_of(*key)
                 counts[shape] = counts.get(shape, 0) + number
             children = Children(counts, bundle.take_children(shape_of))
             if goes_on is not None:
@@ -224,7 +224,7 @@ class Adopter:
         if follow_on is None:
             return None
         packed = Packed(*follow_on)
-        shape = self.store.shape(packed.name, packed.memory, packed.cpu)
+        shape = self.store.shape(packed.name, packed.memory, packed.cpu, packed.countable)
         return Spec(shape, packed.memory or 0, packed.time or 0.0, (packed.payload, packed.mentions))
 
     def _failed(
@@ -262,7 +262,8 @@ class Adopter:
             return None
         known = self.store.shapes[job.shape]
         memory = larger[0] if kind == "memory" else known.memory or None
-        return Request(self.store.shape(known.name, memory, known.cpu or None), *larger)
+        shape = self.store.shape(known.name, memory, known.cpu or None, known.countable)
+        return Request(shape, *larger)
 
     def _cannot_import(self, bundle: RunningBundle, id: int, attempt: int, text: str) -> None:
         self._ended(bundle, targets=0)

@@ -240,13 +240,13 @@ class Attempt:
         only: Optional[Packed] = None
         children.reverse()  # taken from the end and let go one by one, so that a million is in memory only once
         while children:
-            shapes: dict[tuple[str, Optional[float]], int] = {}
+            shapes: dict[tuple[str, Optional[float], str], int] = {}
             rows: list[tuple[Any, ...]] = []
             size = 0
             first_n = place.next_n
             while children and len(rows) < _CHUNK_ROWS and size < _CHUNK_BYTES:
                 packed = serialization.pack(children.pop())
-                shape = shapes.setdefault((packed.name, packed.cpu), len(shapes))
+                shape = shapes.setdefault((packed.name, packed.cpu, packed.countable), len(shapes))
                 rows.append((shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions))
                 size += len(packed.payload)
                 only = packed
@@ -265,6 +265,7 @@ class Attempt:
             and (packed.memory or header.default_memory) <= header.memory
             # Exactly: numerical libraries were told to use so many threads when this worker began.
             and (packed.cpu or header.default_cpu) == header.cpu
+            and packed.countable == header.countable
             and all(token in self._place.values for token in packed.mentions)
             and not self._place.is_recalled()
         )

@@ -22,18 +22,19 @@ Make = Callable[[str], AbstractBatchSystem]
 
 
 class Backends:
-    """chosen: the name of ``batch``; make: makes one of the others, or raises BatchSystemError."""
+    """chosen: those of this start, by name; make: makes one of the others, or raises BatchSystemError."""
 
-    def __init__(self, chosen: str, batch: AbstractBatchSystem, make: Optional[Make] = None) -> None:
-        self.chosen = chosen
-        self.batch = batch
+    def __init__(self, chosen: Mapping[str, AbstractBatchSystem], make: Optional[Make] = None) -> None:
+        self.chosen = dict(chosen)
+        # One of them is waited for. This machine tells of ends at once; a cluster's are read from files anyway.
+        self._first = min(self.chosen, key=lambda name: self.chosen[name].outlives_master)
         self._make = make
         self._others: dict[str, Optional[AbstractBatchSystem]] = {}
 
     def of(self, name: str) -> Optional[AbstractBatchSystem]:
         """The batch system of this name; None if it cannot be had, which is said once."""
-        if name == self.chosen:
-            return self.batch
+        if name in self.chosen:
+            return self.chosen[name]
         if name not in self._others:
             try:
                 if self._make is None:
@@ -48,12 +49,13 @@ class Backends:
         return self._others[name]
 
     def poll(self, timeout: float) -> list[End]:
-        """The ends that any of them tells; waits only for the chosen one."""
+        """The ends that any of them tells; waits only for one that was chosen."""
         ends = []
-        for other in self._others.values():
-            if other is not None:
-                ends += other.poll(0.0)
-        return ends + self.batch.poll(0.0 if ends else timeout)
+        waited_for = self.chosen[self._first]
+        for batch in self._all():
+            if batch is not waited_for:
+                ends += batch.poll(0.0)
+        return ends + waited_for.poll(0.0 if ends else timeout)
 
     def cancel(self, names: Mapping[str, Iterable[str]], grace: float) -> None:
         """Cancel jobs, given by batch system."""
@@ -75,11 +77,12 @@ class Backends:
 
     def wake(self) -> None:
         """Make ``poll`` return."""
-        self.batch.wake()
+        self.chosen[self._first].wake()
 
     def close(self) -> None:
         """Close all of them; what outlives the master goes on."""
-        for other in self._others.values():
-            if other is not None:
-                other.close()
-        self.batch.close()
+        for batch in self._all():
+            batch.close()
+
+    def _all(self) -> list[AbstractBatchSystem]:
+        return [*(batch for batch in self._others.values() if batch is not None), *self.chosen.values()]

@@ -25,6 +25,9 @@ from jobtree.schema import ChildRow
 log = logging.getLogger("jobtree")
 
 _PIECE = 4 << 20
+
+ShapeOf = Callable[[str, int, Optional[float], str], int]
+"""The number of a shape, by class, memory, cores and countable things."""
 _ROWS_IN_MEMORY = 4000
 
 
@@ -164,7 +167,7 @@ class Pending:
         self.start = start
         self.end = start
         self.total = 0
-        self.counts: dict[tuple[str, int, Optional[float]], int] = {}
+        self.counts: dict[tuple[str, int, Optional[float], str], int] = {}
         self.rows: Optional[list[Any]] = []
 
 
@@ -269,8 +272,8 @@ class RunningBundle:
         first_n, shapes, rows = frame.body[3:6]
         pending = self._pending_from(frame)
         for shape, memory, _, _, _ in rows:
-            name, cpu = shapes[shape]
-            key = (name, memory, cpu)
+            name, cpu, countable = shapes[shape]
+            key = (name, memory, cpu, countable)
             pending.counts[key] = pending.counts.get(key, 0) + 1
         pending.total += len(rows)
         if pending.rows is not None:
@@ -289,16 +292,14 @@ class RunningBundle:
         self.pending.end = frame.end
         return self.pending
 
-    def take_children(self, shape_of: Callable[[str, int, Optional[float]], int]) -> Iterable[ChildRow]:
+    def take_children(self, shape_of: ShapeOf) -> Iterable[ChildRow]:
         """The rows of the children whose outcome has come."""
         pending, self.pending = self.pending, None
         if pending is None:
             return ()
         return self._child_rows(pending, shape_of)
 
-    def _child_rows(
-        self, pending: Pending, shape_of: Callable[[str, int, Optional[float]], int]
-    ) -> Iterator[ChildRow]:
+    def _child_rows(self, pending: Pending, shape_of: ShapeOf) -> Iterator[ChildRow]:
         if pending.rows is not None:
             chunks: Iterable[Any] = pending.rows
         else:
@@ -310,7 +311,8 @@ class RunningBundle:
                 key = (shape, memory)
                 number = known.get(key)
                 if number is None:
-                    number = known[key] = shape_of(shapes[shape][0], memory, shapes[shape][1])
+                    name, cpu, countable = shapes[shape]
+                    number = known[key] = shape_of(name, memory, cpu, countable)
                 yield ChildRow(id, number, memory, time, payload, mentions)
                 id += 1
 

@@ -65,8 +65,8 @@ class Cluster:
         self._avoided: dict[str, frozenset[str]] = {}
         self._to_cancel: dict[str, list[str]] = {}
         self._refusals = 0
-        self._pauses = 0
-        self._paused_until = 0.0
+        self._pauses: dict[str, int] = {}
+        self._paused_until: dict[str, float] = {}
         self._to_compare: dict[str, set[str]] = {}
         self._next_search = clock.elapsed() + self._search_seconds()
         self._next_compare = clock.elapsed() + _COMPARE_SECONDS
@@ -112,20 +112,15 @@ class Cluster:
                 backend, len(ours & listed),
             )  # fmt: skip
 
-    def may_submit(self) -> bool:
-        """Whether it makes sense to hand over anything now."""
-        return clock.elapsed() >= self._paused_until
+    def may_submit(self, backend: str) -> bool:
+        """Whether it makes sense to hand over anything to this batch system now."""
+        return clock.elapsed() >= self._paused_until.get(backend, 0.0)
 
-    @property
-    def paused_until(self) -> float:
-        """When it makes sense again, on ``clock.elapsed``."""
-        return self._paused_until
-
-    def submitted(self) -> None:
+    def submitted(self, backend: str) -> None:
         """A batch system took what it was given."""
-        self._pauses = 0
+        self._pauses.pop(backend, None)
 
-    def refused(self, submissions: Sequence[Submission], error: BatchSystemError) -> None:
+    def refused(self, backend: str, submissions: Sequence[Submission], error: BatchSystemError) -> None:
         """A batch system did not take these. None of them is sure not to run: the claims decide."""
         for submission in submissions:
             if isinstance(error, NeverFits) and submission.name == error.name:
@@ -135,17 +130,19 @@ class Cluster:
                 self._leases.tell(End(submission.name, EndKind.LOST, detail=str(error)), charge=False)
         if isinstance(error, NeverFits):
             return
-        pause = _PAUSES[min(self._pauses, len(_PAUSES) - 1)]
-        self._pauses += 1
-        self._paused_until = clock.elapsed() + pause
+        before = self._pauses.get(backend, 0)
+        pause = _PAUSES[min(before, len(_PAUSES) - 1)]
+        self._pauses[backend] = before + 1
+        self._paused_until[backend] = clock.elapsed() + pause
         log.warning(
             "%s refused %d bundles: %s. They go back, and are submitted again in %s.",
-            self._settings.batch_system, len(submissions), one_line(str(error)), format_duration(pause),
+            backend, len(submissions), one_line(str(error)), format_duration(pause),
         )  # fmt: skip
 
-    def most_at_once(self) -> Optional[int]:
+    def most_at_once(self, backend: str) -> Optional[int]:
         """How many submissions to make in one turn after a refusal; None: any number."""
-        return None if not self._pauses else max(1, 64 >> self._pauses)
+        pauses = self._pauses.get(backend, 0)
+        return max(1, 64 >> pauses) if pauses else None
 
     # -- hearing -----------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-VERSION = 2
+VERSION = 3
 
 HEADER = struct.Struct("<II")
 MAX_BODY = 1 << 31
@@ -99,6 +99,7 @@ class BundleHeader(NamedTuple):
     default_cpu: float
     supervision: Optional[tuple[Any, ...]] = None
     """``Supervision``, as a plain tuple; None on the master's own machine."""
+    countable: str = ""
 
 
 class Supervision(NamedTuple):
@@ -140,6 +141,7 @@ class Packed(NamedTuple):
     time: Optional[float]
     payload: bytes
     mentions: tuple[bytes, ...]
+    countable: str = ""
 
 
 class Measures(NamedTuple):

@@ -188,12 +188,13 @@ class Launcher:
                 self._signal(*message[1:])
         return True
 
-    def _start(self, name: str, bundle: int, cpu: float) -> None:
-        pid = self._spawn(bundle, cpu) if self._mode == "spawn" else self._fork(bundle, cpu)
+    def _start(self, name: str, bundle: int, cpu: float, variables: dict[str, str]) -> None:
+        start = self._spawn if self._mode == "spawn" else self._fork
+        pid = start(bundle, cpu, variables)
         self._workers[pid] = (name, bundle)
         self._pids[name] = pid
 
-    def _fork(self, bundle: int, cpu: float) -> int:
+    def _fork(self, bundle: int, cpu: float, variables: dict[str, str]) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -209,16 +210,17 @@ class Launcher:
                     number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler
                 )
             self._set_threads(os.environ, cpu)
+            os.environ.update(variables)
             status = _work(self._root, bundle, self._recorded.directory, parent)
         finally:
             worker.exit_now(status)
 
-    def _spawn(self, bundle: int, cpu: float) -> int:
-        variables = dict(os.environ)
-        self._set_threads(variables, cpu)
+    def _spawn(self, bundle: int, cpu: float, variables: dict[str, str]) -> int:
+        env = dict(os.environ)
+        self._set_threads(env, cpu)
         process = subprocess.Popen(
             command("worker", self._root, str(os.getpid()), str(bundle)),
-            env=variables,
+            env={**env, **variables},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )

@@ -37,6 +37,7 @@ from jobtree.cluster import Cluster
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
 from jobtree.events import State
+from jobtree.lanes import Lanes
 from jobtree.options import Settings
 from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
@@ -77,6 +78,7 @@ class _Closed(NamedTuple):
 class Master:
     """Runs one tree to its end, or until it is told to stop.
 
+    batch and big are the batch systems of --batchSystem and --bigBatchSystem.
     make_backend: makes the batch systems of earlier starts, by name, if any bundle is still in them.
     After ``run`` returns, ``stopped_by`` says why it ended early: the number of a signal, a sentence, or None; ``left``
     how many bundles go on without us, by batch system.
@@ -92,36 +94,35 @@ class Master:
         recorded: Environment,
         run: str,
         make_backend: Optional[Make] = None,
+        big: Optional[AbstractBatchSystem] = None,
     ) -> None:
         self.tree = tree
         self.stopped_by: int | str | None = None
         self.left: dict[str, int] = {}
         self._paths = paths
         self._store = store
-        self._batch = batch
         self._settings = settings
         self._run = run
+        self._bundles: dict[str, RunningBundle] = {}
+        batches = {settings.batch_system: batch}
+        if big is not None and settings.big_batch_system is not None:
+            batches[settings.big_batch_system] = big
+        self._lanes = Lanes(paths, store, tree, batches, settings, recorded, run, self._bundles)
         enlarging = Enlarging(
             settings.double_mem,
             settings.double_time,
             settings.default_memory,
             settings.default_time,
-            self._largest,
+            self._lanes.largest_memory,
         )
         self._adopter = Adopter(tree, store, paths, settings.max_log_file_size, enlarging)
-        self._bundles: dict[str, RunningBundle] = {}
-        self._packer = Packer(paths, store, tree, batch, settings, recorded, run, self._bundles)
-        self._backends = Backends(settings.batch_system, batch, make_backend)
+        self._backends = Backends(batches, make_backend)
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
-        self._remover = Remover(paths, batch.wake)
+        self._remover = Remover(paths, self._backends.wake)
         self._requests = Requests(paths)
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
-
-    def _largest(self) -> Optional[int]:
-        capacity = self._batch.capacity()
-        return capacity.memory if capacity is not None else None
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -131,14 +132,12 @@ class Master:
         Whatever that master started on this machine is dead, or about to die with it.
         """
         self._requests.discard()
-        for shape, stats in self._store.stats.items():
-            name = self._store.shapes[shape].name
-            self._packer.bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
+        self._lanes.learn()
         over = []
         self._store.begin()
         self._adopter.look_for_reboot(self._settings.durable == "full")
         for row in self._store.bundles():
-            bundle = self._packer.running_bundle(row.id, row.name, row.shape, row.size, row.offset)
+            bundle = self._lanes.running_bundle(row.id, row.name, row.shape, row.size, row.offset)
             bundle.backend = row.backend
             lease = self._cluster.lease_of(row)
             if lease is not None:
@@ -146,8 +145,9 @@ class Master:
                 bundle.expected = self._settings.job_time
                 bundle.replay()
                 self._bundles[row.name] = bundle
-                if row.backend == self._settings.batch_system:
-                    self._packer.bundler.issued(self._store.shapes[row.shape].name)
+                lane = self._lanes.of(row.backend)
+                if lane is not None:
+                    lane.bundler.issued(self._store.shapes[row.shape].name)
                 self._cluster.add(bundle, lease)
                 continue
             # Nobody else may start these bundles from now on.
@@ -223,13 +223,11 @@ class Master:
         """Seconds to wait for the batch system: every turn issues all that can be, so only news make another useful."""
         moments = [self._next_tick]
         if self._may_issue():
-            moments.extend(self._packer.not_before.values())
+            moments.extend(self._lanes.not_before.values())
         return max(0.0, min(moments) - clock.elapsed())
 
     def _may_issue(self) -> bool:
         if self._adopter.import_error is not None or self.stopped_by is not None:
-            return False
-        if self._packer.supervised and not self._cluster.may_submit():
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
@@ -238,7 +236,7 @@ class Master:
     def _decide(self, collected: Collected) -> list[Submission]:
         if not self._may_issue():
             return []
-        return self._packer.pack(collected, self._cluster.most_at_once() if self._packer.supervised else None)
+        return self._lanes.pack(collected, self._cluster.may_submit, self._cluster.most_at_once)
 
     def _collect(self, ends: Sequence[End]) -> list[_Closed]:
         """Read what there is to read. Returns the bundles that are over."""
@@ -265,7 +263,8 @@ class Master:
         """A bundle is over: adopt what it has written."""
         del self._bundles[bundle.name]
         self._adopter.settle(bundle, end, charge)
-        self._packer.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.seconds)
+        lane = self._lanes.of(bundle.backend) or self._lanes.of_shape(bundle.shape)
+        lane.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.seconds)
         return _Closed(bundle.id, self._log_may_go(bundle), bundle.supervised)
 
     def _log_may_go(self, bundle: RunningBundle) -> bool:
@@ -287,9 +286,9 @@ class Master:
                 offsets.append((bundle.safe_offset, bundle.id))
             self._enforce_limits(bundle, now)
         closed = self._look_at_cluster(now, offsets) if len(self._cluster) else []
-        nothing_to_issue = self.tree.totals[State.READY] <= len(self._packer.not_before)
-        if self._bundles and nothing_to_issue and self._batch.queue_room() > 0:
-            offsets.extend(self._recall_late(now))
+        idle = self._lanes.idle() if self._bundles else []
+        if idle:
+            offsets.extend(self._recall_late(now, idle))
         self._store.adopted(offsets)
         for request in self._requests.take():
             if request.kind == "kill":
@@ -309,7 +308,8 @@ class Master:
             for bundle in self._bundles.values():
                 if bundle.supervised:
                     self._enforce_limits(bundle, now)
-        self._packer.proved = self._packer.proved or self._settings.batch_system in self._cluster.proved
+        for lane in self._lanes.packers:
+            lane.proved = lane.proved or lane.backend in self._cluster.proved
         return closed
 
     def _enforce_limits(self, bundle: RunningBundle, now: float) -> None:
@@ -322,7 +322,7 @@ class Master:
             if bundle.supervised:
                 self._cluster.cancel([bundle.name])
             else:
-                self._batch.cancel([bundle.name], self._settings.grace)
+                self._backends.cancel({bundle.backend: [bundle.name]}, self._settings.grace)
 
     def _crossed(self, bundle: RunningBundle, seconds: float) -> Optional[Judgement]:
         """The limit that the bundle's running target has crossed, as what it is judged for; None if none."""
@@ -338,8 +338,8 @@ class Master:
             return judgement_of_limit("output", text)
         return None
 
-    def _recall_late(self, now: float) -> list[tuple[int, int]]:
-        """Slots are idle and nothing is ready: take back what late bundles have not begun.
+    def _recall_late(self, now: float, idle: Sequence[Packer]) -> list[tuple[int, int]]:
+        """Slots are idle and nothing is ready for them: take back what late bundles have not begun.
 
         Returns how far outcome files were read by it: (offset, bundle).
         """
@@ -348,7 +348,8 @@ class Master:
             waiting = len(self.tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
             patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
             late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
-            if waiting > 0 and late and not bundle.recalled and bundle.started_any:
+            wanted = self._lanes.of_shape(bundle.shape) in idle
+            if waiting > 0 and late and not bundle.recalled and bundle.started_any and wanted:
                 bundle.recalled = True
                 bundles.recall(self._paths, bundle.id)
                 if bundle.supervised:
@@ -376,7 +377,7 @@ class Master:
         for id, times in collected.retry:
             delay = _BACKOFF[min(times, len(_BACKOFF) - 1)]
             if delay:
-                self._packer.not_before[id] = now + delay
+                self._lanes.not_before[id] = now + delay
         return collected
 
     def _finish(
@@ -387,8 +388,9 @@ class Master:
         if collected.sync and self._settings.durable == "full":
             directories = (self._paths.global_dir(id) for id in sorted(collected.sync))
             files.make_durable(directories, self._synced, self._paths.global_dirs)
-        if submissions and self._packer.supervised:
-            bundles.sync_names(self._paths, (self._bundles[s.name].id for s in submissions))
+        supervised = [b.id for b in (self._bundles[s.name] for s in submissions) if b.supervised]
+        if supervised:
+            bundles.sync_names(self._paths, supervised)
         self._store.commit()
         if submissions:
             self._issue(submissions)
@@ -399,16 +401,22 @@ class Master:
             bundles.remove_bundle(self._paths, closed.id, closed.log_may_go, closed.supervised)
 
     def _issue(self, submissions: Sequence[Submission]) -> None:
-        if not self._packer.supervised:
-            self._batch.issue(submissions)
+        for lane in self._lanes.packers:
+            its_own = [s for s in submissions if self._bundles[s.name].backend == lane.backend]
+            if its_own:
+                self._issue_to(lane, its_own)
+
+    def _issue_to(self, lane: Packer, submissions: Sequence[Submission]) -> None:
+        if not lane.supervised:
+            lane.batch.issue(submissions)
             return
         for submission in submissions:
             self._cluster.add(self._bundles[submission.name])
         try:
-            self._batch.issue(submissions)
-            self._cluster.submitted()
+            lane.batch.issue(submissions)
+            self._cluster.submitted(lane.backend)
         except BatchSystemError as error:
-            self._cluster.refused(submissions, error)
+            self._cluster.refused(lane.backend, submissions, error)
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Callable, Final, Union
 
+from jobtree import countable
 from jobtree.quantities import is_unspecified, parse_duration, parse_memory
 
 LOG_LEVELS: Final = ("OFF", "CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
@@ -21,13 +22,15 @@ class Kind:
     """How the values of an option are read, and what is said when one makes no sense.
 
     convert raises ValueError for what it does not take. With optional, None, an
-    empty text and `sys.maxsize` mean "not specified" and become None.
+    empty text and `sys.maxsize` mean "not specified" and become None. repeats: the option
+    may be given several times, which is the same as once with commas between.
     """
 
     convert: Callable[[Any], Any]
     expected: str
     metavar: str
     optional: bool = False
+    repeats: bool = False
 
     def read(self, value: object) -> Any:
         """The checked value, None for "not specified"; raises ValueError, which says what is expected."""
@@ -109,7 +112,10 @@ TEXT = Kind(_text, "a text that is not empty", "NAME")
 OPTIONAL_TEXT = Kind(_text, "a text", "NAME", optional=True)
 PATH = Kind(_text, "a path", "PATH", optional=True)
 COMMAND = Kind(_text, "a command line", "COMMAND", optional=True)
-PATTERNS = Kind(_patterns, "names or patterns with commas between, such as 'AWS_*,MY_TOKEN'", "NAMES")
+PATTERNS = Kind(
+    _patterns, "names or patterns with commas between, such as 'AWS_*,MY_TOKEN'", "NAMES", repeats=True
+)
+LIMITS = Kind(countable.limits, "names and numbers such as 'licence=4'", "NAME=N", repeats=True)
 LEVEL = Kind(_level, "one of " + ", ".join(LOG_LEVELS), "LEVEL", optional=True)
 COUNT = Kind(lambda value: _whole(value, 0), "a whole number, 0 or more", "N")
 POSITIVE_COUNT = Kind(lambda value: _whole(value, 1), "a whole number, 1 or more", "N")

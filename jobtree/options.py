@@ -28,6 +28,7 @@ from jobtree.option_kinds import (
     FLAG,
     LEASE,
     LEVEL,
+    LIMITS,
     LOG_LEVELS,
     LOG_SIZE,
     MAYBE_CPUS,
@@ -90,7 +91,7 @@ class Option:
     def parse(self, text: str) -> Any:
         """What a parser stores for *text*; raises ValueError, which says what is expected."""
         value = self.kind.read(text)
-        if self.kind is PATTERNS:
+        if self.kind.repeats:
             return text
         # Old scripts compare with and calculate from sys.maxsize, so it stays that until Settings are made.
         return self.default if value is None else value
@@ -144,6 +145,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--maxCpus", "max_cpus", UNSPECIFIED, MAYBE_CPUS, RESOURCES, "Cpus of all running jobs together."),
     Option("--maxMemory", "max_memory", UNSPECIFIED, MAYBE_MEMORY, RESOURCES,
            "Memory of all running jobs together."),
+    Option("--limit", "limits", None, LIMITS, RESOURCES,
+           "How many there are of what jobs reserve (licence=4); may be repeated."),
     Option("--retryCount", "retry_count", 0, COUNT, RESCUE,
            "How often a failing target is tried again; default: 0."),
     Option("--maxJobDuration", "max_job_duration", UNSPECIFIED, MAYBE_SECONDS, RESCUE,
@@ -244,6 +247,7 @@ class Settings:
     default_time: Optional[float] = None
     max_cpus: Optional[float] = None
     max_memory: Optional[int] = None
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
     retry_count: int = 0
     max_job_duration: Optional[float] = None
     rescue_jobs_frequency: Optional[float] = None
@@ -378,7 +382,7 @@ def _add_arguments(add_argument: Callable[..., object], options: Iterable[Option
         if option.kind is FLAG:
             add_argument(option.flag, action="store_true", **names)
         else:
-            action = _Join if option.kind is PATTERNS else "store"
+            action = _Join if option.kind.repeats else "store"
             add_argument(option.flag, action=action, type=_Type(option), metavar=option.kind.metavar, **names)
 
 
@@ -433,7 +437,7 @@ class _OptparseOption(optparse.Option):
             # Pipelines ask `option.nargs > 0` to learn whether a value follows; None > 0 fails in Python 3.
             self.nargs = 0
         else:
-            action = "join" if option.kind is PATTERNS else "store"
+            action = "join" if option.kind.repeats else "store"
             super().__init__(option.flag, action=action, type="jobtree", metavar=option.kind.metavar, **names)
 
     def take_action(

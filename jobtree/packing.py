@@ -13,20 +13,21 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping
-from typing import Optional
+from typing import Callable, Optional
 
-from batchsystems.abstract import AbstractBatchSystem, NeverFits, Resources, Submission
-from jobtree import bundles, clock, frames, launcher, supervisor
+from batchsystems.abstract import AbstractBatchSystem, Capacity, NeverFits, Resources, Submission
+from jobtree import bundles, clock, countable, frames, launcher, limits, supervisor
 from jobtree.adoption import Collected, News
 from jobtree.bundles import RunningBundle
 from jobtree.bundling import Bundler
 from jobtree.environment import Environment
 from jobtree.events import Job, State
 from jobtree.frames import BundleHeader, BundleJob, Failure, Supervision
+from jobtree.limits import Limits
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.report import describe_failure
-from jobtree.schema import BundleRow, FailureRow
+from jobtree.schema import BundleRow, FailureRow, Shape
 from jobtree.store import Store
 from jobtree.tree import Tree
 from jobtree.version import VERSION
@@ -48,10 +49,22 @@ _TIME_EXTRA = 60.0
 """A time limit is this many times what was asked for, and so many seconds more: start-up, slower machines, clean-up."""
 
 
-class Packer:
-    """Packs READY jobs into bundles for one batch system.
+def cores_of(backend: str) -> str:
+    """The name under which the cores of one batch system are limited."""
+    return f"cores of {backend}"
 
-    running: the bundles that are not over, by name. New ones are added to it.
+
+def memory_of(backend: str) -> str:
+    """The same of its memory."""
+    return f"memory of {backend}"
+
+
+class Packer:
+    """Packs READY jobs into bundles for one batch system, of the name ``backend``.
+
+    running: the bundles that are not over, by name, in any batch system. New ones are added to it.
+    limits: on what all these bundles have together. not_before: jobs that wait, and until when. takes: whether the jobs
+    of a shape go to this batch system; None: all do.
     """
 
     def __init__(
@@ -59,50 +72,67 @@ class Packer:
         paths: TreePaths,
         store: Store,
         tree: Tree,
+        backend: str,
         batch: AbstractBatchSystem,
         settings: Settings,
         recorded: Environment,
         run: str,
         running: dict[str, RunningBundle],
+        limits: Limits,
+        not_before: dict[int, float],
+        takes: Optional[Callable[[int], bool]] = None,
     ) -> None:
+        self.backend = backend
+        self.batch = batch
         self._paths = paths
         self._store = store
         self._tree = tree
-        self._batch = batch
         self._settings = settings
         self._recorded = recorded
         self._run = run
         self._running = running
+        self._limits = limits
+        self._takes = takes
+        self._not_before = not_before
         self._last_shape = 0
         self.supervised = batch.outlives_master
         goal, longest = (settings.job_time, None) if self.supervised else (GOAL_SECONDS, LONGEST_SECONDS)
         self.bundler = Bundler(goal, settings.isolate, longest)
         self.proved = not self.supervised
-        self.not_before: dict[int, float] = {}
 
     def pack(self, collected: Collected, most_bundles: Optional[int] = None) -> list[Submission]:
         """Make bundles of what is ready, as far as there is room. Returns what to submit after the commit."""
         submissions: list[Submission] = []
-        now = clock.elapsed()
-        if self.not_before:
-            self.not_before = {id: moment for id, moment in self.not_before.items() if moment > now}
         room = self._room()
         if most_bundles is not None:
             room = min(room, most_bundles)
+        promised: Optional[dict[str, float]] = None
         made = True
         while made and len(submissions) < room and self._tree.totals[State.READY]:
             made = False
+            if promised is None:
+                promised = self._promised()
             for shape, most in list(self._candidates()):
-                if not self._is_within_limits(shape):
+                asked = self._asked(shape)
+                # What is hopeless is given up where it is chosen.
+                if not self._limits.lacks(asked) and not self._limits.allows(shape, asked, promised):
                     continue
                 submission = self._make_bundle(shape, most, collected)
                 if submission is not None:
                     submissions.append(submission)
                     self._last_shape = shape
                     made = True
+                    limits.add(promised, asked)
+                    self._limits.made(asked)
                 if len(submissions) >= room:
                     break
         return submissions
+
+    def ready(self) -> int:
+        """How many READY jobs go to this batch system."""
+        if self._takes is None:
+            return self._tree.totals[State.READY]
+        return sum(numbers[State.READY] for s, numbers in self._tree.counts.items() if self._takes(s))
 
     def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
         """The record of a bundle that is, or is about to be, submitted."""
@@ -111,15 +141,19 @@ class Packer:
     # -- how much ----------------------------------------------------------------------------------------------
 
     def _room(self) -> int:
-        room = self._batch.queue_room()
+        room = self.batch.queue_room()
         if not self.proved:
-            there = sum(b.backend == self._settings.batch_system for b in self._running.values())
+            there = sum(b.backend == self.backend for b in self._running.values())
             return max(0, min(room, 1 - there))
         return room
 
     def _candidates(self) -> Iterator[tuple[int, int]]:
         """Shapes with READY jobs of which a bundle may be made now, and how large; in turn, so that none starves."""
-        shapes = sorted(s for s, numbers in self._tree.counts.items() if numbers[State.READY])
+        shapes = sorted(
+            s
+            for s, numbers in self._tree.counts.items()
+            if numbers[State.READY] and (self._takes is None or self._takes(s))
+        )
         first = next((i for i, s in enumerate(shapes) if s > self._last_shape), 0)
         for shape in shapes[first:] + shapes[:first]:
             name, waiting = self._store.shapes[shape].name, self._tree.counts[shape][State.READY]
@@ -127,28 +161,30 @@ class Packer:
             if most:
                 yield shape, most
 
-    def _is_within_limits(self, shape: int) -> bool:
-        """Whether one more bundle stays within --maxCpus and --maxMemory. (A single machine sees to them by itself.)
+    def _promised(self) -> dict[str, float]:
+        """What running bundles have, if anything is limited: cores and memory here, countable things anywhere."""
+        found: dict[str, float] = {}
+        for bundle in self._running.values() if self._limits.most else ():
+            if bundle.backend == self.backend:
+                limits.add(found, self._asked(bundle.shape))
+            else:
+                limits.add(found, countable.counts(self._store.shapes[bundle.shape].countable))
+        return found
 
-        One alone always does, else it never could run.
-        """
-        most_cpu, most_memory = self._settings.max_cpus, self._settings.max_memory
-        if not self.supervised or not self._running or (most_cpu is None and most_memory is None):
-            return True
+    def _asked(self, shape: int) -> dict[str, float]:
         cpu, memory = self.request(shape)
-        for bundle in self._running.values():
-            other_cpu, other_memory = self.request(bundle.shape)
-            cpu += other_cpu
-            memory += other_memory
-        return (most_cpu is None or cpu <= most_cpu) and (most_memory is None or memory <= most_memory)
+        found: dict[str, float] = {cores_of(self.backend): cpu, memory_of(self.backend): memory}
+        found.update(countable.counts(self._store.shapes[shape].countable))
+        return found
 
     def _slots(self, shape: int) -> int:
         """How many jobs of a shape can run at once."""
         cpu, memory = self.request(shape)
-        slots = self._batch.slots(Resources(cpu, memory))
+        asked = countable.counts(self._store.shapes[shape].countable)
+        slots = self.batch.slots(Resources(cpu, memory, countable=asked))
         if slots is not None:
             return max(1, slots)
-        capacity = self._batch.capacity()
+        capacity = self.batch.capacity()
         if capacity is None or self.supervised:
             return _SLOTS_UNKNOWN
         fits = [_MOST_SLOTS]
@@ -156,6 +192,10 @@ class Packer:
             fits.append(int(capacity.cpu / cpu + 1e-6))
         if memory > 0:
             fits.append(capacity.memory // memory)
+        for name, number in asked.items():
+            most = capacity.countable.get(name, self._settings.limits.get(name))
+            if most is not None:
+                fits.append(most // number)
         return max(1, min(fits))
 
     def request(self, shape: int) -> tuple[float, int]:
@@ -169,12 +209,12 @@ class Packer:
         """The oldest READY jobs of a shape that go into one bundle."""
         after = 0
         while True:
-            limit = most + len(self.not_before)
+            limit = most + len(self._not_before)
             page = self._store.ready(shape, after, limit)
             rows = [
                 row
                 for row in page
-                if row[0].id not in self.not_before and not self._never_fits(row[0], collected)
+                if row[0].id not in self._not_before and not self._never_fits(row[0], collected)
             ]
             if rows or len(page) < limit:
                 break
@@ -189,25 +229,49 @@ class Packer:
 
     def _never_fits(self, job: Job, collected: Collected) -> bool:
         """Give a READY job up if it asks for more than there will ever be."""
-        capacity = self._batch.capacity()
-        if capacity is None:
-            return False
         shape = self._store.shapes[job.shape]
-        cpu, _ = self.request(job.shape)
-        memory = job.memory or self._settings.default_memory
-        if cpu <= capacity.cpu and memory <= capacity.memory:
+        capacity = self.batch.capacity()
+        why = self._larger_than(capacity, shape, job) or self._more_than_there_are(capacity, shape)
+        if not why:
             return False
-        if memory > capacity.memory:
-            error = NeverFits(shape.name, "memory", memory, capacity.memory)
-        else:
-            error = NeverFits(shape.name, "cores", cpu, capacity.cpu)
         self._tree.never_fits(job)
-        failure = Failure("resources", str(error), "", "", 0, 0)
+        failure = Failure("resources", why, "", "", 0, 0)
         row = FailureRow(job.id, job.attempt, shape.name, failure, None, None, None, clock.wall())
         self._store.note_failure(row)
         collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
         self._store.write(self._tree.take_changes(), self._tree.counts)
         return True
+
+    def _larger_than(self, capacity: Optional[Capacity], shape: Shape, job: Job) -> str:
+        """Why a job will never fit, in words: its cores or memory; "" if they do."""
+        cpu = shape.cpu or self._settings.default_cpu
+        memory = job.memory or self._settings.default_memory
+        if capacity is not None and memory > capacity.memory:
+            return str(NeverFits(shape.name, "memory", memory, capacity.memory))
+        if capacity is not None and cpu > capacity.cpu:
+            return str(NeverFits(shape.name, "cores", cpu, capacity.cpu))
+        return ""
+
+    def _more_than_there_are(self, capacity: Optional[Capacity], shape: Shape) -> str:
+        """The same for countable things."""
+        for thing, asked in countable.counts(shape.countable).items():
+            limit = self._settings.limits.get(thing)
+            asks = f"{shape.name} asks for {asked} {thing}"
+            if limit is not None and asked > limit:
+                return (
+                    f"{asks}, and --limit {thing}={limit} says that there are fewer: it would wait for ever."
+                )
+            if not self.batch.counts(thing):
+                if limit is None:
+                    return f"{asks}, and nobody has said how many there are. Say so: --limit {thing}=N"
+                continue
+            there = None if capacity is None else capacity.countable.get(thing)
+            if there is not None and asked > there:
+                return (
+                    f"{asks}, and {self.backend} has {there} at most: it would wait for ever. If there are more, say "
+                    f"so: --limit {thing}=N"
+                )
+        return ""
 
     # -- the bundle --------------------------------------------------------------------------------------------
 
@@ -224,19 +288,19 @@ class Packer:
         name = f"{self._run}.{number}"
         bundle = self.running_bundle(number, name, shape, len(rows), 0)
         bundle.expected = sum(self.bundler.expected(known.name, job.time) for job, _ in rows)
-        bundle.backend, bundle.supervised = self._settings.batch_system, self.supervised
+        bundle.backend, bundle.supervised = self.backend, self.supervised
         limit = self._time_limit(known.name, [job for job, _ in rows]) if self.supervised else None
         self._tree.issued(number, [job for job, _ in rows])
         values = self._store.values_of_jobs([job.id for job, _ in rows])
-        header = self._header(number, len(rows), memory, cpu, limit)
+        header = self._header(number, len(rows), memory, cpu, limit, known.countable)
         bundles.write_bundle(self._paths, header, self._bundle_jobs(rows, cpu, values))
         self._store.write(self._tree.take_changes(), self._tree.counts)
-        self._store.new_bundle(
-            BundleRow(number, name, self._settings.batch_system, shape, len(rows), 0, clock.wall(), None)
-        )
+        self._store.new_bundle(BundleRow(number, name, self.backend, shape, len(rows), 0, clock.wall(), None))
         self._running[name] = bundle
         self.bundler.issued(known.name)
-        return self._submission(name, number, Resources(cpu, memory, limit))
+        return self._submission(
+            name, number, Resources(cpu, memory, limit, countable.counts(known.countable))
+        )
 
     def _bundle_jobs(
         self, rows: list[tuple[Job, bytes]], cpu: float, values: Mapping[int, Mapping[bytes, object]]
@@ -275,7 +339,7 @@ class Packer:
         return total * _TIME_MARGIN + _TIME_EXTRA
 
     def _header(
-        self, number: int, count: int, memory: int, cpu: float, limit: Optional[float]
+        self, number: int, count: int, memory: int, cpu: float, limit: Optional[float], reserved: str
     ) -> BundleHeader:
         s = self._settings
         told = None
@@ -284,5 +348,5 @@ class Packer:
         return BundleHeader(
             frames.VERSION, self._run, number, count, memory, cpu, s.job_time, s.max_log_file_size, s.keep_logs,
             s.durable == "full", s.isolate, self._tree.with_global_dir > 0, s.effective_log_level, s.default_memory,
-            s.default_cpu, told,
+            s.default_cpu, told, reserved,
         )  # fmt: skip

@@ -33,6 +33,7 @@ from jobtree import (
     treedir,
 )
 from jobtree.backends import Make
+from jobtree.countable import GPUS
 from jobtree.environment import Environment
 from jobtree.errors import (
     DamagedFile,
@@ -146,10 +147,14 @@ def _run_store(
             report.jobs(tree.totals[State.READY]), tree.totals[State.BLOCKED], tree.totals[State.DONE],
         )  # fmt: skip
     already_complete = tree.complete
-    batch = _batch_system(paths, settings, recorded, config.run, tree, warm_up=not already_complete)
+    warm_up = not already_complete
+    batch = _batch_system(paths, settings, recorded, config.run, tree, False, warm_up)
+    big = None
     try:
+        if settings.big_batch_system is not None:
+            big = _batch_system(paths, settings, recorded, config.run, tree, True, warm_up)
         make = _maker(paths, settings, config.run)
-        master = Master(paths, store, tree, batch, settings, recorded, config.run, make)
+        master = Master(paths, store, tree, batch, settings, recorded, config.run, make, big)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
         with copies.Copier(paths, store, settings.copy_every, master.stop):
             master.run()
@@ -160,6 +165,8 @@ def _run_store(
         raise
     finally:
         batch.close()
+        if big is not None:
+            big.close()
         if isinstance(batch, AcidTest) and not already_complete:
             log.info(
                 "acidTest killed %d of %d workers; the same again: --acidTestSeed %d", batch.killed, batch.started,
@@ -179,26 +186,49 @@ def _paths(settings: Settings) -> TreePaths:
 
 def _check_built(settings: Settings) -> None:
     """Say so at once when something is asked for that this version does not have."""
-    if settings.big_batch_system is not None:
-        raise UsageError("--bigBatchSystem is not built yet in this version: all jobs go to --batchSystem.")
     try:
-        registry.batch_system_class(settings.batch_system)
+        first = registry.batch_system_class(settings.batch_system)
+        big = registry.batch_system_class(settings.big_batch_system) if settings.big_batch_system else None
     except BatchSystemError as error:
         raise UsageError(str(error)) from None
+    if big is None:
+        return
+    if big is first or (issubclass(big, SingleMachine) and issubclass(first, SingleMachine)):
+        raise UsageError(
+            f"--bigBatchSystem {settings.big_batch_system} is the same as --batchSystem {settings.batch_system}: both "
+            "would promise the same machines. Leave it out, or name another one."
+        )
+    if settings.big_memory_threshold is None and settings.big_cpu_threshold is None:
+        log.warning(
+            "--bigBatchSystem without --bigMemoryThreshold and --bigCpuThreshold: it gets only what cannot fit into %s",
+            settings.batch_system,
+        )
 
 
 def _batch_system(
-    paths: TreePaths, settings: Settings, recorded: Environment, run: str, tree: Tree, warm_up: bool
+    paths: TreePaths,
+    settings: Settings,
+    recorded: Environment,
+    run: str,
+    tree: Tree,
+    big: bool,
+    warm_up: bool,
 ) -> AbstractBatchSystem:
-    if not issubclass(registry.batch_system_class(settings.batch_system), SingleMachine):
+    """Make the batch system of --batchSystem, or that of --bigBatchSystem. Raises UsageError."""
+    name = settings.big_batch_system if big else settings.batch_system
+    assert name is not None
+    kind = registry.batch_system_class(name)
+    if not issubclass(kind, SingleMachine):
         try:
-            return _maker(paths, settings, run)(settings.batch_system)
+            return _maker(paths, settings, run)(name)
         except BatchSystemError as error:
-            raise UsageError(f"--batchSystem {settings.batch_system}: {error}") from error
+            raise UsageError(f"--{'bigBatchSystem' if big else 'batchSystem'} {name}: {error}") from error
     starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
-    limits: list[float] = [n for n in (settings.max_threads, settings.max_cpus) if n is not None]
+    most_cpu, most_memory = _most(settings, big)
+    limits: list[float] = [n for n in (settings.max_threads, most_cpu) if n is not None]
     cpu = min(limits) if limits else None
-    if issubclass(registry.batch_system_class(settings.batch_system), AcidTest):
+    gpus = settings.limits.get(GPUS)
+    if issubclass(kind, AcidTest):
 
         def cannot_lose_more(name: str) -> bool:
             # Of a job that the worker went straight on to nothing is known here yet; it has lost nothing so far.
@@ -206,10 +236,10 @@ def _batch_system(
             return settings.max_lost == 1 or any(job.losses >= settings.max_lost - 1 for job in jobs)
 
         batch: SingleMachine = AcidTest(
-            cpu, settings.max_memory, starter, settings.acid_test_seed, spare=cannot_lose_more
+            cpu, most_memory, starter, settings.acid_test_seed, spare=cannot_lose_more, gpus=gpus
         )
     else:
-        batch = SingleMachine(cpu, settings.max_memory, starter)
+        batch = SingleMachine(cpu, most_memory, starter, gpus)
     if warm_up:
         starter.warm_up()
     return batch
@@ -223,9 +253,18 @@ def _maker(paths: TreePaths, settings: Settings, run: str) -> Make:
         directory = paths.backend(name)
         os.makedirs(directory, 0o700, exist_ok=True)
         options = {o.name: settings.backend.get(o.name, o.default) for o in kind.OPTIONS}
-        return kind.create(Setup(run, directory, options, settings.max_cpus, settings.max_memory))
+        return kind.create(
+            Setup(run, directory, options, *_most(settings, name == settings.big_batch_system))
+        )
 
     return make
+
+
+def _most(settings: Settings, big: bool) -> tuple[Optional[float], Optional[int]]:
+    """Cores and bytes that all jobs in one of the two batch systems may have together."""
+    if big:
+        return settings.big_max_cpus, settings.big_max_memory
+    return settings.max_cpus, settings.max_memory
 
 
 def kill_without_master(paths: TreePaths, run: str) -> list[Killed]:
@@ -294,7 +333,7 @@ def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treed
         store.raise_generation()
         store.begin()
         tree = Tree()
-        shape = store.shape(packed.name, packed.memory, packed.cpu)
+        shape = store.shape(packed.name, packed.memory, packed.cpu, packed.countable)
         row = ChildRow(ROOT, shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions)
         tree.add_root(Job(ROOT, ROOT_PARENT, shape), [row])
         store.write(tree.take_changes(), tree.counts)

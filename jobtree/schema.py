@@ -13,12 +13,13 @@ SCHEMA = (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE shapes (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, memory INTEGER NOT NULL, cpu REAL NOT NULL,
+    countable TEXT NOT NULL,
     ready INTEGER NOT NULL DEFAULT 0, issued INTEGER NOT NULL DEFAULT 0, blocked INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
     succeeded INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
     wall REAL NOT NULL DEFAULT 0, cpu_time REAL NOT NULL DEFAULT 0,
     wall_min REAL, wall_max REAL NOT NULL DEFAULT 0, memory_max INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (name, memory, cpu)
+    UNIQUE (name, memory, cpu, countable)
 );
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, state INTEGER NOT NULL, shape INTEGER NOT NULL,
@@ -82,12 +83,13 @@ class FailureRow(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What may share a worker. memory and cpu are 0 where the target did not say."""
+    """What may share a worker. memory and cpu are 0 where the target did not say; countable as in its own module."""
 
     id: int
     name: str
     memory: int
     cpu: float
+    countable: str = ""
 
 
 class ShapeStats:

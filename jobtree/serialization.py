@@ -43,7 +43,7 @@ def pack(target: Target, main: Optional[str] = None) -> Packed:
     name = class_name(target)
     if main is not None and name.startswith("__main__."):
         name = main + name[len("__main__") :]
-    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions)
+    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions, recorded.countable)
 
 
 def pack_value(value: Any, target: Target) -> tuple[bytes, tuple[bytes, ...]]:

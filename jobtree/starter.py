@@ -11,9 +11,11 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 from batchsystems.abstract import Submission
+from batchsystems.machine import VISIBLE_GPUS
 from batchsystems.processes import ProcessEnd
 from jobtree import environment, files, frames, launcher, processtree, tempdirs
 from jobtree.environment import Environment
@@ -47,13 +49,14 @@ class LauncherStarter:
         if self._process is None:
             self._start_launcher()
 
-    def start(self, name: str, submission: Submission) -> None:
+    def start(self, name: str, submission: Submission, gpus: Optional[Sequence[str]] = None) -> None:
         """Have a worker forked for the bundle that the name ends with."""
         if self._process is None:
             self._start_launcher()
         self._names.add(name)
         bundle = int(name.rpartition(".")[2])
-        self._send(launcher.START, name, bundle, submission.resources.cpu)
+        variables = {} if gpus is None else {VISIBLE_GPUS: ",".join(gpus)}
+        self._send(launcher.START, name, bundle, submission.resources.cpu, variables)
 
     def signal(self, name: str, signum: int) -> None:
         """Send a signal to a worker's whole process group."""

@@ -10,9 +10,9 @@ What must hold
 
 The table ``jobs`` holds what is not done; a row goes when its job is DONE. ``payload`` is the target that the job is to
 run next: the current one while it is READY or ISSUED, the follow-on while it is BLOCKED. READY rows are found by shape
-through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores and
-memory; memory in steps of at most 12 %, so that a pipeline that computes its requests has dozens of shapes and not
-millions (each row keeps its exact request).
+through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores, memory
+and countable things; memory in steps of at most 12 %, so that a pipeline that computes its requests has dozens of
+shapes and not millions (each row keeps its exact request).
 
 ``removals`` are files and directories that must go: noted in the transaction that makes them superfluous, removed after
 it, struck after that. So a crash at any moment leaves nothing behind for ever.
@@ -103,17 +103,17 @@ class Store:
                 execute("COMMIT")
             self.values = Values(self._connection)
             self._dropped: list[str] = []
-            self._shapes: dict[tuple[str, int, float], int] = {}
+            self._shapes: dict[tuple[str, int, float, str], int] = {}
             self.shapes: dict[int, Shape] = {}
             self.stats: dict[int, ShapeStats] = {}
             self.generation = 0
             self._carried_commits = 0
             self._carried_changes = 0
             for row in execute(
-                "SELECT id, name, memory, cpu, succeeded, failures, wall, cpu_time, wall_min, wall_max, memory_max "
-                "FROM shapes"
+                "SELECT id, name, memory, cpu, countable, succeeded, failures, wall, cpu_time, wall_min, wall_max, "
+                "memory_max FROM shapes"
             ):
-                self._know_shape(Shape(*row[:4]), ShapeStats(*row[4:]))
+                self._know_shape(Shape(*row[:5]), ShapeStats(*row[5:]))
 
     # -- transactions ------------------------------------------------------------------------------------------
 
@@ -250,14 +250,14 @@ class Store:
 
     # -- what a turn writes ------------------------------------------------------------------------------------
 
-    def shape(self, name: str, memory: Optional[int], cpu: Optional[float]) -> int:
+    def shape(self, name: str, memory: Optional[int], cpu: Optional[float], countable: str = "") -> int:
         """The number of the shape of a request, made if it is new."""
-        key = (_storable(name), memory_step(memory or 0), cpu or 0.0)
+        key = (_storable(name), memory_step(memory or 0), cpu or 0.0, countable)
         number = self._shapes.get(key)
         if number is None:
             with self._translated:
                 cursor = self._connection.execute(
-                    "INSERT INTO shapes (name, memory, cpu) VALUES (?, ?, ?)", key
+                    "INSERT INTO shapes (name, memory, cpu, countable) VALUES (?, ?, ?, ?)", key
                 )
             number = int(cursor.lastrowid or 0)
             self._know_shape(Shape(number, *key), ShapeStats(0, 0, 0.0, 0.0, None, 0.0, 0))
@@ -438,7 +438,7 @@ class Store:
             self._connection.executemany("DELETE FROM removals WHERE id = ?", [(row,) for row in rows])
 
     def _know_shape(self, shape: Shape, stats: ShapeStats) -> None:
-        self._shapes[(shape.name, shape.memory, shape.cpu)] = shape.id
+        self._shapes[(shape.name, shape.memory, shape.cpu, shape.countable)] = shape.id
         self.shapes[shape.id] = shape
         self.stats[shape.id] = stats
 

@@ -17,17 +17,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
+from jobtree import countable, storing
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
 from jobtree.promise import Promise
 from jobtree.quantities import is_unspecified, parse_memory
 
 T = TypeVar("T", bound="Target")
 Memory = Union[int, float, str, None]
+Resources = Optional[Mapping[str, int]]
 
 _legacy_function_resources = False
 _legacy_warning_due = False
-
-_PLAIN_GETSTATE = getattr(object, "__getstate__", None)  # from Python 3.11 on
 
 
 class Surroundings(Protocol):
@@ -49,6 +49,8 @@ class Target:
     time: how long it is expected to run, in seconds; lets short targets share a worker from the start.
     memory: bytes, or text such as "2G" or "500 MiB"; not said: --defaultMemory.
     cpu: cores, 0.5 is fine; not said: --defaultCpu.
+    gpus: whole graphics cards; while it runs it sees these and no others.
+    resources: other countable things that it reserves, {"licence": 1}; how many there are says --limit licence=4.
 
     >>> class Count(Target):
     ...     def __init__(self, path):
@@ -57,26 +59,34 @@ class Target:
     ...     def run(self):
     ...         return sum(1 for _ in open(self.path))
 
-    Raises ValueError when one of the three makes no sense.
+    Raises ValueError when one of them makes no sense.
     """
 
     def __init__(
-        self, time: Optional[float] = None, memory: Memory = None, cpu: Optional[float] = None
+        self,
+        time: Optional[float] = None,
+        memory: Memory = None,
+        cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> None:
-        requests = (
+        requests: tuple[Any, ...] = (
             None if is_unspecified(time) else _number("time", time),
             None if is_unspecified(memory) else parse_memory(memory),
             None if is_unspecified(cpu) else _number("cpu", cpu),
         )
+        if gpus is not None or resources:
+            requests += (countable.request(gpus, resources),)  # few ask, and each stored target pays for it
         # Calling __init__ twice on one object happens in the field; what was added between stays.
         self.__dict__["_jobtree"] = requests
         cls = type(self)
-        if getattr(cls, "__getstate__", None) is not _PLAIN_GETSTATE:
-            _store_ours_too(cls)  # dataclass(slots=True) adds it when the class is there already
+        if storing.has_own_getstate(cls):
+            storing.store_ours_too(cls)  # dataclass(slots=True) adds it when the class is there already
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        _store_ours_too(cls)
+        storing.store_ours_too(cls)
 
     def run(self) -> Any:
         """Do the work; override this. What it returns is what ``rv()`` promises.
@@ -120,9 +130,14 @@ class Target:
         time: Optional[float] = None,
         memory: Memory = None,
         cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """Add ``fn(*args, **kwargs)`` as a child. Returns the target, whose ``rv()`` is what fn returns."""
-        return self.addChildTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, False))
+        return self.addChildTarget(
+            FunctionTarget(fn, args, kwargs, time, memory, cpu, False, gpus, resources)
+        )
 
     def addChildTargetFn(
         self,
@@ -132,9 +147,12 @@ class Target:
         time: Optional[float] = None,
         memory: Memory = None,
         cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """Add ``fn(target, *args, **kwargs)`` as a child; the function gets the target as its first argument."""
-        return self.addChildTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, True))
+        return self.addChildTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources))
 
     def setFollowOnFn(
         self,
@@ -144,9 +162,14 @@ class Target:
         time: Optional[float] = None,
         memory: Memory = None,
         cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """Set ``fn(*args, **kwargs)`` as the follow-on. Returns the target."""
-        return self.setFollowOnTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, False))
+        return self.setFollowOnTarget(
+            FunctionTarget(fn, args, kwargs, time, memory, cpu, False, gpus, resources)
+        )
 
     def setFollowOnTargetFn(
         self,
@@ -156,15 +179,27 @@ class Target:
         time: Optional[float] = None,
         memory: Memory = None,
         cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """Set ``fn(target, *args, **kwargs)`` as the follow-on. Returns the target."""
-        return self.setFollowOnTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, True))
+        return self.setFollowOnTarget(
+            FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources)
+        )
 
     def addChildCommand(
-        self, command: str, time: Optional[float] = None, memory: Memory = None, cpu: Optional[float] = None
+        self,
+        command: str,
+        time: Optional[float] = None,
+        memory: Memory = None,
+        cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """Add a command line for /bin/sh as a child. It fails when the command's exit status is not 0."""
-        return self.addChildTarget(CommandTarget(command, time, memory, cpu))
+        return self.addChildTarget(CommandTarget(command, time, memory, cpu, gpus, resources))
 
     @staticmethod
     def makeTargetFn(
@@ -174,9 +209,12 @@ class Target:
         time: Optional[float] = None,
         memory: Memory = None,
         cpu: Optional[float] = None,
+        *,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> Target:
         """A target that runs ``fn(target, *args, **kwargs)``, for Stack() or addChildTarget()."""
-        return FunctionTarget(fn, args, kwargs, time, memory, cpu, True)
+        return FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources)
 
     # -- values ------------------------------------------------------------------------------------------------
 
@@ -231,60 +269,6 @@ class Target:
         return following
 
 
-# -- classes that say themselves how they are stored ----------------------------------------------------------
-
-
-def _store_ours_too(cls: type[Target]) -> None:
-    """Have a class that stores and restores itself (__getstate__ and its kin) store what is ours as well.
-
-    Users who write such a method think of their own attributes. Only these classes pay for it: any other is stored
-    by the pickler alone. A class with a __reduce_ex__ of its own is left as it is.
-    """
-    if cls.__reduce_ex__ is object.__reduce_ex__ and (
-        getattr(cls, "__getstate__", None) is not _PLAIN_GETSTATE
-        or hasattr(cls, "__setstate__")
-        or cls.__reduce__ is not object.__reduce__
-    ):
-        cls.__reduce_ex__ = _reduce_with_ours  # type: ignore[assignment]
-
-
-def _reduce_with_ours(self: Target, protocol: int) -> Any:
-    """``__reduce_ex__`` of such a class: what the user's methods say, with ours beside it."""
-    reduced: Any = object.__reduce_ex__(self, protocol)
-    if not isinstance(reduced, tuple):
-        return reduced  # the name of something that is there already
-    ours = {name: value for name, value in self.__dict__.items() if name.startswith("_jobtree")}
-    make, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
-    if protocol < 5:
-        # The copy module, which asks for 4, knows no setters. A target that its own child holds can then not be
-        # pickled; jobtree itself uses 5.
-        return (_made_with, (make, arguments, ours), *reduced[2:])
-    return make, arguments, (state, setter, ours), items, pairs, _set_with_ours
-
-
-def _made_with(make: Callable[..., Target], arguments: tuple[Any, ...], ours: dict[str, Any]) -> Target:
-    target = make(*arguments)
-    target.__dict__.update(ours)
-    _store_ours_too(type(target))
-    return target
-
-
-def _set_with_ours(target: Target, stored: tuple[Any, Any, dict[str, Any]]) -> None:
-    """Do with the user's state what the unpickler does, then put ours in, which may not have been among it."""
-    state, setter, ours = stored
-    if state is not None:
-        setter = setter or getattr(type(target), "__setstate__", None)
-        if setter is not None:
-            setter(target, state)
-        else:
-            attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-            target.__dict__.update(attributes or {})
-            for name, value in (slots or {}).items():
-                object.__setattr__(target, name, value)
-    target.__dict__.update(ours)
-    _store_ours_too(type(target))
-
-
 # -- functions and commands ----------------------------------------------------------------------------------------
 
 
@@ -300,6 +284,8 @@ class FunctionTarget(Target):
         memory: Memory,
         cpu: Optional[float],
         pass_target: bool,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> None:
         if not callable(fn):
             raise TargetError(
@@ -311,7 +297,7 @@ class FunctionTarget(Target):
             if _legacy_warning_due:
                 _warn_of_legacy_resources()
             memory = cpu = None
-        Target.__init__(self, time, memory, cpu)
+        Target.__init__(self, time, memory, cpu, gpus=gpus, resources=resources)
         self._jobtree_fn = fn
         self._jobtree_args = tuple(args)
         self._jobtree_kwargs = dict(kwargs or {})
@@ -327,12 +313,18 @@ class CommandTarget(Target):
     """A target that runs a command line with /bin/sh; the only place where a text of the user's goes to a shell."""
 
     def __init__(
-        self, command: str, time: Optional[float] = None, memory: Memory = None, cpu: Optional[float] = None
+        self,
+        command: str,
+        time: Optional[float] = None,
+        memory: Memory = None,
+        cpu: Optional[float] = None,
+        gpus: Optional[int] = None,
+        resources: Resources = None,
     ) -> None:
         given: object = command  # None, a list and a Path happen, whatever the annotation says
         if not isinstance(given, str) or not given.strip():
             raise TargetError(f"a command line, as text, is expected and {given!r} was given.")
-        Target.__init__(self, time, memory, cpu)
+        Target.__init__(self, time, memory, cpu, gpus=gpus, resources=resources)
         self._jobtree_command = command
 
     def run(self) -> None:
@@ -348,14 +340,15 @@ class CommandTarget(Target):
 class Recorded:
     """What a target has recorded, for the code that stores it; users have no need of it."""
 
-    __slots__ = ("children", "follow_on", "token", "time", "memory", "cpu")
+    __slots__ = ("children", "countable", "cpu", "follow_on", "memory", "time", "token")
 
     def __init__(self, target: Target) -> None:
         state = target.__dict__
         self.time: Optional[float]
         self.memory: Optional[int]
         self.cpu: Optional[float]
-        self.time, self.memory, self.cpu = state["_jobtree"]
+        self.time, self.memory, self.cpu = state["_jobtree"][:3]
+        self.countable: str = "".join(state["_jobtree"][3:])
         self.token: Optional[bytes] = state.get("_jobtree_token")
         left: Optional[_Left] = state.get("_jobtree_left")
         self.children: list[Target] = left.children if left else state.get("_jobtree_children", [])

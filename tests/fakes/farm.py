@@ -21,6 +21,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -82,9 +83,9 @@ class _Starter(PopenStarter):
         super().__init__()
         self._directory = directory
 
-    def start(self, name: str, submission: Submission) -> None:
+    def start(self, name: str, submission: Submission, gpus: Optional[Sequence[str]] = None) -> None:
         (self._directory / name).touch()
-        super().start(name, submission)
+        super().start(name, submission, gpus)
 
 
 class Farm:

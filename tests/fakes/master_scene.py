@@ -84,13 +84,14 @@ class Died(BaseException):
 
 
 class Scene:
-    """One tree and its masters, one after the other."""
+    """One tree and its masters, one after the other. With --bigBatchSystem in the settings there is ``big`` as well."""
 
     def __init__(self, root: Path, clock: FakeClock, **settings: Any) -> None:
         self.clock = clock
         self.settings = Settings(job_tree=str(root), **{"durable": "tree", **settings})
         self.paths = TreePaths(str(root))
         self.batch: WatchedBatchSystem
+        self.big: Optional[WatchedBatchSystem] = None
         self.store: Store
         self.master: Master
         self._script: Iterator[None] = iter(())
@@ -103,9 +104,13 @@ class Scene:
         """What a start does before the loop: load the tree, and recover. batch: arguments of the batch system."""
         self.batch = WatchedBatchSystem(self.paths, **{"cpu": 1, **batch})
         self.batch.on_idle = self._idle
+        if self.settings.big_batch_system is not None:
+            self.big = WatchedBatchSystem(self.paths)
         self.store = Store(self.paths.database)
         tree = run._load(self.store, self.settings)
-        self.master = Master(self.paths, self.store, tree, self.batch, self.settings, ENVIRONMENT, RUN)
+        self.master = Master(
+            self.paths, self.store, tree, self.batch, self.settings, ENVIRONMENT, RUN, big=self.big
+        )
         self.master.recover()
         return self.master
 
@@ -131,7 +136,7 @@ class Scene:
 
     def worker(self, bundle: int) -> ScriptedWorker:
         """The worker of a bundle that was issued."""
-        assert self.name(bundle) in self.batch.running()
+        assert self.name(bundle) in self._batch_of(bundle).running()
         worker = ScriptedWorker(self.paths, bundle)
         assert worker.open()
         return worker
@@ -175,15 +180,19 @@ class Scene:
 
     def play_rest(self) -> Iterator[None]:
         """Script: everything that is issued, and all that follows, succeeds."""
-        while self.batch.active():
-            for submission in self.batch.active():
+        while self.active():
+            for submission in self.active():
                 self.run_all(self.worker(number_of(submission.name)))
             yield
+
+    def active(self) -> list[Submission]:
+        """What has been issued and has not ended, anywhere."""
+        return [*self.batch.active(), *(self.big.active() if self.big is not None else ())]
 
     def finish(self, worker: ScriptedWorker, status: int = 0) -> None:
         """The worker writes what it has to say and exits."""
         worker.flush()
-        self.batch.finish(self.name(worker.bundle), status)
+        self._batch_of(worker.bundle).finish(self.name(worker.bundle), status)
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """What another process sees in the database."""
@@ -192,6 +201,10 @@ class Scene:
     def left_behind(self) -> list[str]:
         """Files of bundles and targets that are there."""
         return left_behind(self.paths)
+
+    def _batch_of(self, bundle: int) -> WatchedBatchSystem:
+        name = self.name(bundle)
+        return self.big if self.big is not None and name in self.big.running() else self.batch
 
     def _idle(self) -> None:
         self.master.tree.check_invariants()

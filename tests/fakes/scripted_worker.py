@@ -32,9 +32,10 @@ def target(
     memory: Optional[int] = None,
     cpu: Optional[float] = None,
     time: Optional[float] = None,
+    countable: str = "",
 ) -> Packed:
     """A target as it is stored; its payload is its class's name if nothing else is given."""
-    return Packed(name, memory, cpu, time, name.encode() if payload is None else payload, mentions)
+    return Packed(name, memory, cpu, time, name.encode() if payload is None else payload, mentions, countable)
 
 
 class ScriptedWorker:
@@ -200,10 +201,10 @@ class ScriptedWorker:
             if first:
                 self.flush()
             some = children[first : first + chunk]
-            shapes: dict[tuple[str, Optional[float]], int] = {}
+            shapes: dict[tuple[str, Optional[float], str], int] = {}
             rows = []
             for packed in some:
-                shape = shapes.setdefault((packed.name, packed.cpu), len(shapes))
+                shape = shapes.setdefault((packed.name, packed.cpu, packed.countable), len(shapes))
                 rows.append((shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions))
             self.write(frames.CHILDREN, job.id, job.attempt, self._next_n, list(shapes), rows)
             ids += [job_id(self.bundle, self._next_n + index) for index in range(len(some))]

@@ -43,7 +43,7 @@ def running(path: Path, offset: int = 0) -> RunningBundle:
     return RunningBundle(BUNDLE, "run.17", 1, 3, str(path), offset, 0.0)
 
 
-def shape_of(name: str, memory: int, cpu: Optional[float]) -> int:
+def shape_of(name: str, memory: int, cpu: Optional[float], countable: str) -> int:
     return SHAPES[name, memory, cpu]
 
 
@@ -53,7 +53,7 @@ def chunk(job: int, first_n: int, count: int, text: str = "child") -> bytes:
         (n % 2, 5 * (n % 3 == 0), 0.5, f"{text} {n} of {job}".encode(), (b"token",) if n == first_n else ())
         for n in range(first_n, first_n + count)
     ]
-    return frames.encode((frames.CHILDREN, job, 1, first_n, [("mod.A", None), ("mod.B", 2.0)], rows))
+    return frames.encode((frames.CHILDREN, job, 1, first_n, [("mod.A", None, ""), ("mod.B", 2.0, "")], rows))
 
 
 def expected(job: int, first_n: int, count: int, text: str = "child") -> list[ChildRow]:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Optional
 
 import psutil
 import pytest
 
-from batchsystems.machine import affinity_cores, cgroup_cores, cgroup_memory, usable_cores, usable_memory
+from batchsystems.machine import (
+    affinity_cores,
+    cgroup_cores,
+    cgroup_memory,
+    usable_cores,
+    usable_gpus,
+    usable_memory,
+)
 
 GIB = 1 << 30
 
@@ -157,3 +165,24 @@ def test_affinity_counts() -> None:
 def test_this_machine_has_something() -> None:
     assert usable_cores() >= 1
     assert usable_memory() > 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ("0", "1")),
+        ("", ()),
+        ("3", ("3",)),
+        ("GPU-8, 1", ("GPU-8", "1")),
+        ("2,-1,3", ("2",)),
+        ("-1", ()),
+    ],
+)
+def test_graphics_cards_are_those_that_a_process_may_see(
+    tmp_path: Path, visible: Optional[str], expected: tuple[str, ...]
+) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    variables = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+
+    assert usable_gpus(variables, str(tmp_path / "nvidia[0-9]*")) == expected

@@ -87,6 +87,7 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--defaultCpu": ("0.5", 0.5),
     "--maxCpus": ("16", 16),
     "--maxMemory": ("38000000000", 38_000_000_000),
+    "--limit": ("licence=4,scanner=1", {"licence": 4, "scanner": 1}),
     "--retryCount": ("3", 3),
     "--maxJobDuration": ("2h", 7200),
     "--rescueJobsFrequency": ("1:30", 90),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Optional
 
 import pytest
@@ -32,6 +33,7 @@ class ScriptedStarter:
         self.started: list[str] = []
         self.active: dict[str, Resources] = {}
         self.signals: list[tuple[str, int]] = []
+        self.gpus: dict[str, Optional[Sequence[str]]] = {}
         self._ends: list[ProcessEnd] = []
         self._read, self._write = os.pipe()
         self._closed = False
@@ -42,8 +44,9 @@ class ScriptedStarter:
         self._ends.append(ProcessEnd(name, wait_status, detail=detail))
         os.write(self._write, b".")
 
-    def start(self, name: str, submission: Submission) -> None:
+    def start(self, name: str, submission: Submission, gpus: Optional[Sequence[str]] = None) -> None:
         self.started.append(name)
+        self.gpus[name] = gpus
         self.active[name] = submission.resources
 
     def signal(self, name: str, signum: int) -> None:
@@ -355,3 +358,47 @@ def test_requests_of_nonsense_are_refused() -> None:
 )
 def test_sizes_are_written_for_people(size: int, text: str) -> None:
     assert human_bytes(size) == text
+
+
+# -- graphics cards ----------------------------------------------------------------------------------------------
+
+
+def with_gpus(name: str, gpus: int) -> Submission:
+    return Submission(f"r.{name}", ("true",), Resources(0.0, countable={"gpus": gpus, "licence": 1}))
+
+
+def test_each_running_job_has_graphics_cards_of_its_own() -> None:
+    starter = ScriptedStarter()
+    with SingleMachine(4, GIB, starter, gpus=3) as machine:
+        machine.issue([with_gpus(name, number) for name, number in (("a", 2), ("b", 2), ("c", 1), ("d", 0))])
+        assert starter.gpus == {"r.a": ["0", "1"], "r.c": ["2"], "r.d": []}
+
+        starter.end("r.a")
+        machine.poll(0.0)
+        assert starter.gpus["r.b"] == ["0", "1"]
+
+
+def test_more_graphics_cards_than_there_are_never_fit() -> None:
+    with SingleMachine(4, GIB, ScriptedStarter(), gpus=1) as machine:
+        assert machine.counts("gpus")
+        assert not machine.counts("licence")
+        with pytest.raises(NeverFits, match=r"asks for 2 gpus, but at most 1"):
+            machine.issue([with_gpus("a", 2)])
+
+
+def test_cards_that_nobody_has_counted_are_hidden_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,5")
+    starter = ScriptedStarter()
+    with SingleMachine(4, GIB, starter) as machine:
+        machine.issue([with_gpus("a", 1), with_gpus("b", 0)])
+        assert starter.gpus == {"r.a": ["GPU-a"], "r.b": None}
+
+
+def test_a_process_sees_the_cards_that_its_job_was_given(tmp_path: Path) -> None:
+    command = ("/bin/sh", "-c", 'echo "$CUDA_VISIBLE_DEVICES $OTHER" > "$1"', "sh", str(tmp_path / "seen"))
+    resources = Resources(0.0, countable={"gpus": 2})
+    with SingleMachine(1, GIB, gpus=2) as machine:
+        machine.issue([Submission("r.1", command, resources, env={"OTHER": "kept"})])
+        assert machine.poll(60.0)[0].status == 0
+
+    assert (tmp_path / "seen").read_text() == "0,1 kept\n"

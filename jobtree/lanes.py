@@ -1,0 +1,137 @@
+"""The one or two batch systems that a start issues to, and which of them gets a job.
+
+With --bigBatchSystem there are two: a job goes to the second one if it asks for more memory than --bigMemoryThreshold
+or more cores than --bigCpuThreshold, or if it cannot fit into the first one at all. Each has bundles, measurements and
+limits of its own; --limit holds for both together.
+
+Memory is compared as shapes have it, in steps of at most 12 % upwards: which of the two a job goes to is a matter of
+its shape, so that a bundle never holds jobs for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Callable, Optional
+
+from batchsystems.abstract import AbstractBatchSystem, Submission
+from jobtree import clock
+from jobtree.adoption import Collected
+from jobtree.bundles import RunningBundle
+from jobtree.environment import Environment
+from jobtree.events import State
+from jobtree.limits import Limits
+from jobtree.options import Settings
+from jobtree.packing import Packer, cores_of, memory_of
+from jobtree.paths import TreePaths
+from jobtree.store import Store
+from jobtree.tree import Tree
+
+
+class Lanes:
+    """The packers of a start, one for each batch system; ``batches`` has these by name, the first one first.
+
+    running: the bundles that are not over, by name. ``not_before``: jobs that wait a while before they are tried again.
+    """
+
+    def __init__(
+        self,
+        paths: TreePaths,
+        store: Store,
+        tree: Tree,
+        batches: Mapping[str, AbstractBatchSystem],
+        settings: Settings,
+        recorded: Environment,
+        run: str,
+        running: dict[str, RunningBundle],
+    ) -> None:
+        self.not_before: dict[int, float] = {}
+        self._settings = settings
+        self._store = store
+        self._tree = tree
+        self._paths = paths
+        self._limits = _limits(settings, batches)
+        self.packers = [
+            Packer(
+                paths, store, tree, name, batch, settings, recorded, run, running,
+                self._limits, self.not_before, takes=self._taker(number, len(batches)),
+            )
+            for number, (name, batch) in enumerate(batches.items())
+        ]  # fmt: skip
+
+    def of(self, backend: str) -> Optional[Packer]:
+        """The packer for the batch system of this name, if this start issues to it."""
+        return next((packer for packer in self.packers if packer.backend == backend), None)
+
+    def of_shape(self, shape: int) -> Packer:
+        """The packer that gets the jobs of a shape."""
+        return self.packers[1] if len(self.packers) > 1 and self._is_big(shape) else self.packers[0]
+
+    def pack(
+        self, collected: Collected, may_submit: Callable[[str], bool], most: Callable[[str], Optional[int]]
+    ) -> list[Submission]:
+        """Make bundles of what is ready, as far as there is room. Returns what to submit after the commit.
+
+        may_submit: whether a batch system takes anything now; most: how many bundles at once, None: any number.
+        """
+        now = clock.elapsed()
+        for id in [id for id, moment in self.not_before.items() if moment <= now]:
+            del self.not_before[id]
+        self._limits.keep({s for s, numbers in self._tree.counts.items() if numbers[State.READY]})
+        submissions = []
+        for packer in self.packers:
+            if not packer.supervised:
+                submissions += packer.pack(collected)
+            elif may_submit(packer.backend):
+                submissions += packer.pack(collected, most(packer.backend))
+        return submissions
+
+    def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
+        """The record of a bundle that is, or is about to be, submitted."""
+        return self.packers[0].running_bundle(number, name, shape, size, offset)
+
+    def idle(self) -> list[Packer]:
+        """Those with room and nothing to fill it with."""
+        return [
+            packer
+            for packer in self.packers
+            if packer.ready() <= len(self.not_before) and packer.batch.queue_room() > 0
+        ]
+
+    def largest_memory(self) -> Optional[int]:
+        """The largest memory in bytes that a job can have anywhere; None if that is not known."""
+        capacities = [packer.batch.capacity() for packer in self.packers]
+        known = [capacity.memory for capacity in capacities if capacity is not None]
+        return max(known) if len(known) == len(capacities) else None
+
+    def learn(self) -> None:
+        """Take over what earlier starts have measured."""
+        for shape, stats in self._store.stats.items():
+            name = self._store.shapes[shape].name
+            for packer in self.packers:
+                packer.bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
+
+    def _taker(self, number: int, lanes: int) -> Optional[Callable[[int], bool]]:
+        return None if lanes == 1 else lambda shape: self._is_big(shape) == (number == 1)
+
+    def _is_big(self, shape: int) -> bool:
+        s = self._settings
+        cpu, memory = self.packers[0].request(shape)
+        if s.big_memory_threshold is not None and memory > s.big_memory_threshold:
+            return True
+        if s.big_cpu_threshold is not None and cpu > s.big_cpu_threshold:
+            return True
+        capacity = self.packers[0].batch.capacity()
+        return capacity is not None and (cpu > capacity.cpu or memory > capacity.memory)
+
+
+def _limits(settings: Settings, batches: Mapping[str, AbstractBatchSystem]) -> Limits:
+    """Of countable things anywhere, and of cores and memory in each batch system."""
+    soft: dict[str, Optional[float]] = {}
+    first = (settings.max_cpus, settings.max_memory)
+    for (name, batch), (cpu, memory) in zip(
+        batches.items(), (first, (settings.big_max_cpus, settings.big_max_memory))
+    ):
+        if batch.outlives_master:  # one that does not sees to them by itself
+            soft.update({cores_of(name): cpu, memory_of(name): memory})
+    given = {name: most for name, most in soft.items() if most is not None}
+    return Limits({**settings.limits, **given}, soft=given)
