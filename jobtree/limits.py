@@ -1,8 +1,8 @@
 """How much may be promised to all running bundles together: --maxCpus, --maxMemory, --limit. Pure.
 
 What must hold
-  - Never more is promised than the limit says, of anything. Only of what is ``soft`` (cores and memory of a cluster) one
-    bundle alone may have more: it could never run otherwise, and how large a machine is, is not ours to say.
+  - Never more is promised than the limit says, of anything. Only of what is ``soft`` (cores and memory of a cluster)
+    one bundle alone may have more: it could never run otherwise, and how large a machine is, is not ours to say.
   - Who asks for much is not starved by a stream of those who ask for little: it is overtaken so often, and then
     everybody who wants some of the same waits until it has been served. Of several such the first goes first, so they
     never wait for one another.
@@ -59,7 +59,9 @@ class Limits:
     def made(self, asked: Mapping[str, float]) -> None:
         """A bundle was made that has this."""
         for waiting in self._waiting.values():
-            if any(number and name in self.most and waiting.asked.get(name) for name, number in asked.items()):
+            if any(
+                number and name in self.most and waiting.asked.get(name) for name, number in asked.items()
+            ):
                 waiting.overtaken += 1
 
     def keep(self, shapes: Collection[int]) -> None:

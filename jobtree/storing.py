@@ -12,15 +12,16 @@ from typing import Any, Callable
 _PLAIN_GETSTATE = getattr(object, "__getstate__", None)  # from Python 3.11 on
 
 
-def has_own_getstate(cls: type) -> bool:
+def has_own_getstate(cls: type[Any]) -> bool:
     """Whether a class says itself what of it is stored."""
     return getattr(cls, "__getstate__", None) is not _PLAIN_GETSTATE
 
 
-def store_ours_too(cls: type) -> None:
+def store_ours_too(cls: type[Any]) -> None:
     """Have such a class store what the base class keeps as well; any other is left as it is."""
-    if cls.__reduce_ex__ is object.__reduce_ex__ and (
-        has_own_getstate(cls) or hasattr(cls, "__setstate__") or cls.__reduce__ is not object.__reduce__
+    plain: Any = object
+    if cls.__reduce_ex__ is plain.__reduce_ex__ and (
+        has_own_getstate(cls) or hasattr(cls, "__setstate__") or cls.__reduce__ is not plain.__reduce__
     ):
         cls.__reduce_ex__ = _reduce_with_ours  # type: ignore[assignment]
 

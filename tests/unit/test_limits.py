@@ -90,7 +90,8 @@ def test_a_random_crowd_is_served_whole_and_never_too_much_at_once() -> None:
     most = {"licence": 5.0, "cpu": 8.0}
     limits = Limits(most)
     waiting = [
-        (shape, {"licence": chance.randint(0, 5), "cpu": chance.randint(1, 8)}) for shape in range(12)
+        (shape, {"licence": float(chance.randint(0, 5)), "cpu": float(chance.randint(1, 8))})
+        for shape in range(12)
     ] * 20
     running: list[tuple[int, dict[str, float]]] = []
     turns = 0
