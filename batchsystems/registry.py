@@ -15,13 +15,14 @@ from batchsystems.abstract import AbstractBatchSystem, BackendOption, BatchSyste
 # name -> (module, class)
 _BUILT: dict[str, tuple[str, str]] = {
     "acidTest": ("batchsystems.acid_test", "AcidTest"),
+    "parasol": ("batchsystems.parasol", "Parasol"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
 }
 
 # Other spellings that people use.
 _ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "parasol", "pool", "slurm", "ssh")
+_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "pool", "slurm", "ssh")
 
 
 class UnknownBatchSystem(BatchSystemError):

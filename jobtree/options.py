@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Callable, Final, Optional
 
+from batchsystems.abstract import BackendOption
 from jobtree.option_kinds import (
     COMMAND,
     COUNT,
@@ -197,8 +198,11 @@ def backend_options() -> tuple[Option, ...]:
     from batchsystems import registry
 
     found = []
+    ours = {option.flag for option in OPTIONS}
     for name, options in registry.options().items():
         for option in options:
+            if option.flag in ours:
+                continue  # the original had it among the others, and there it stays
             if option.metavar:
                 kind = Kind(option.convert, option.expected, option.metavar, optional=option.default is None)
             else:
@@ -291,6 +295,13 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """The settings by attribute name, ready for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    def of_backend(self, option: BackendOption) -> Any:
+        """The value of an option that a batch system has."""
+        for ours in OPTIONS:
+            if ours.flag == option.flag:
+                return getattr(self, ours.attribute)
+        return self.backend.get(option.name, option.default)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

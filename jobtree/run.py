@@ -252,7 +252,7 @@ def _maker(paths: TreePaths, settings: Settings, run: str) -> Make:
         kind = registry.batch_system_class(name)
         directory = paths.backend(name)
         os.makedirs(directory, 0o700, exist_ok=True)
-        options = {o.name: settings.backend.get(o.name, o.default) for o in kind.OPTIONS}
+        options = {option.name: settings.of_backend(option) for option in kind.OPTIONS}
         return kind.create(
             Setup(run, directory, options, *_most(settings, name == settings.big_batch_system))
         )

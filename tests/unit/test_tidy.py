@@ -24,12 +24,15 @@ EVERYTHING = [*LIBRARY, *TESTS, *EXAMPLES, *sorted(CHECKOUT.glob("*.py"))]
 DURABLE_CALLS = {"os.fsync", "os.fdatasync", "os.replace", "os.rename"}
 MAY_MAKE_DURABLE = {
     "jobtree/files.py": "the one place",
+    "batchsystems/parasol_files.py": "renames so that nobody reads half a file; nothing there need survive",
+    "batchsystems/parasol_job.py": "the same on the node, where nothing of ours is imported",
 }
 
 # A test that sleeps hopes that something has happened by then. What has to look again and again goes through one
 # function, which gives up after a generous time and says what it has been waiting for.
 SLEEPS = {"time.sleep", "sleep"}
 MAY_SLEEP: dict[str, str] = {
+    "tests/fakes/parasol/hub.py": "waits for a process that it has just started, inside of the daemon",
     "tests/servers/daemons.py": "wait_until, the same for servers",
     "tests/system/pipelines.py": "wait_until looks again and again for a condition of which nobody tells",
 }
