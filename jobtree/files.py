@@ -137,6 +137,16 @@ def replace_durably(path: str, data: bytes) -> None:
         raise refused(error, path) from error
 
 
+def replace(path: str, data: bytes) -> None:
+    """The same for what need not survive a power cut. Raises StorageError."""
+    temporary = f"{path}.{os.getpid()}.new"
+    write_new(temporary, data)
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
 def install(temporary: str, path: str) -> None:
     """Put a finished file, which nobody has open, durably in the place of another. Raises StorageError."""
     try:

@@ -42,9 +42,10 @@ from jobtree.options import Settings
 from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
-from jobtree.requests import Requests
+from jobtree.requests import Answer, Request, Requests
 from jobtree.store import Store
 from jobtree.tree import Tree
+from jobtree.version import VERSION
 
 log = logging.getLogger("jobtree")
 
@@ -120,6 +121,7 @@ class Master:
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
         self._requests = Requests(paths)
+        self._answers: list[tuple[Request, Answer]] = []
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
@@ -290,10 +292,15 @@ class Master:
         if idle:
             offsets.extend(self._recall_late(now, idle))
         self._store.adopted(offsets)
-        for request in self._requests.take():
-            if request.kind == "kill":
-                self.stop(f"stopped by jobTreeKill ({request.by})")
+        self._answers += [(request, self._obey(request)) for request in self._requests.take()]
         return closed
+
+    def _obey(self, request: Request) -> Answer:
+        """Do what is asked for, inside the transaction; the answer is given after the commit."""
+        if request.kind == "kill":
+            self.stop(f"stopped by jobTreeKill ({request.by})")
+            return Answer(True)
+        return Answer(False, f"the master (jobtree {VERSION}) does not know how to {request.kind}")
 
     def _look_at_cluster(self, now: float, offsets: list[tuple[int, int]]) -> list[_Closed]:
         """Adopt what supervised bundles have written, settle those that are over."""
@@ -395,6 +402,9 @@ class Master:
         if submissions:
             self._issue(submissions)
         tell(collected.news)
+        answers, self._answers = self._answers, []
+        for request, answer in answers:
+            self._requests.answer(request, answer)
         self._cluster.act()
         self._remover.add(removals)
         for closed in over:
@@ -441,7 +451,7 @@ class Master:
         self._store.strike_removals(self._remover.take_done())
         self._store.commit()
         bundles.sweep(self._paths, self._going_on())
-        self._requests.discard()
+        self._requests.close()
         self.tree.check_invariants()
 
     def _end_cluster(self) -> None:

@@ -1,24 +1,73 @@
-"""What commands ask of a running master: files, so that it works from any host and survives the death of either.
+"""What commands ask of a running master, and its answers: files, so that it works from any host and survives either.
 
-A command writes its request under another name and renames it into ``requests/``; the master takes it, acts, and
-removes it. What lies there when a master starts was meant for an earlier one and is discarded.
+    requests/ID.json     a request, renamed into place when it is whole; removed by the master after it dealt with it
+    requests/ID.answer   made empty by whoever asks and wants an answer; the master renames its answer over it
+
+A new kind of request is a branch in ``Master._obey``; a command uses ``ask``, or ``send`` where no answer is wanted.
+
+What must hold
+  - The master acts, commits, and then answers: an answer tells of what is on the disk. If it dies before, there is no
+    answer, and what was asked has been done or not; whoever asked sees that the master is gone and looks.
+  - A request is for the master that runs while it is made: what lies there when one starts is discarded.
+  - Each is dealt with once by a master, in the order in which they came. Whoever takes an answer removes it; what
+    nobody has fetched is removed after a while, so nothing piles up. All sizes and numbers are bounded.
+  - Nobody waits for a name that is not there yet, which a network file system may go on denying for a minute: the
+    answer's file exists before the request does, and the directory is opened afresh for each look.
+
+How it fails: a request that cannot be read, or is none, is removed and has no effect. StorageError for what the disk
+refuses to whoever asks; the master's answers are lost rather than that the run ends.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from typing import NamedTuple
+import time
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Optional
 
-from jobtree import files
+from jobtree import clock, files
+from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
+
+log = logging.getLogger("jobtree")
+
+_MOST_BYTES = 64 << 10
+"""Of a request. Answers may have more: the master knows what it says."""
+
+_MOST_AT_ONCE = 256
+"""Requests that one look takes; the rest waits for the next."""
+
+_KEPT_SECONDS = 600.0
+"""So long an answer that nobody fetches is kept, and whatever else nobody deals with."""
+
+_COARSE_SECONDS = 3.0
+"""Some file systems keep times in steps of two seconds: so long after a change, another one need not show."""
+
+_LOOK_SECONDS = 0.05
+
+_GONE_LOOKS = 3
+"""A name can be missing for a moment while it is replaced on a server; so many looks in a row, and it is gone."""
+
+_REQUEST = ".json"
+_ANSWER = ".answer"
 
 
 class Request(NamedTuple):
-    """What is asked ("kill"), and by whom, for the log."""
+    """What is asked ("kill"), by whom, and with what arguments (which JSON can say). id: given by ``send``."""
 
     kind: str
     by: str
+    arguments: Mapping[str, Any] = {}
+    id: str = ""
+
+
+class Answer(NamedTuple):
+    """done: whether it was; body: what was asked for, or where it was not done the reason, a sentence."""
+
+    done: bool
+    body: Any = None
 
 
 class Requests:
@@ -26,42 +75,171 @@ class Requests:
 
     def __init__(self, paths: TreePaths) -> None:
         self._directory = paths.requests
-        self._seen: tuple[int, int] = (0, 0)
+        self._seen: tuple[int, ...] = ()
+        self._changed = 0.0
+        self._taken: set[str] = set()
+        self._since: dict[str, float] = {}
 
     def take(self) -> list[Request]:
-        """The requests that have come since the last call, removed."""
+        """The requests that have come since the last call. Each lies there until it is answered."""
         try:
-            status = os.stat(self._directory)
+            fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return []
+        try:
+            return self._take(fd)
+        finally:
+            os.close(fd)
+
+    def _take(self, fd: int) -> list[Request]:
+        now = clock.elapsed()
+        status = os.fstat(fd)
         mark = (status.st_mtime_ns, status.st_ctime_ns)
-        if mark == self._seen:
+        if mark != self._seen:
+            self._seen, self._changed = mark, now
+        elif now - self._changed > _COARSE_SECONDS and not self._forgotten(now):
             return []
-        self._seen = mark
+        names = os.listdir(fd)
+        self._remove_forgotten(names, now)
+        come = [name for name in names if name.endswith(_REQUEST) and name not in self._taken]
         found = []
-        for name in sorted(os.listdir(self._directory)):
-            if not name.endswith(".json"):
-                continue
-            path = os.path.join(self._directory, name)
-            try:
-                body = json.loads(files.read(path) or b"")
-                found.append(Request(str(body["kind"]), str(body["by"])))
-            except (ValueError, KeyError, TypeError):
-                pass  # not written by us; it is removed like the others
-            files.remove(path)
+        for _, name in sorted((_moment(fd, name), name) for name in come)[:_MOST_AT_ONCE]:
+            request = self._read(name)
+            if request is None:
+                files.remove(os.path.join(self._directory, name))
+            else:
+                self._taken.add(name)
+                found.append(request)
+        if len(come) > _MOST_AT_ONCE:
+            self._seen = ()
         return found
 
-    def discard(self) -> None:
-        """Remove requests that were meant for an earlier master."""
+    def _read(self, name: str) -> Optional[Request]:
+        data = files.read_from(os.path.join(self._directory, name), 0, _MOST_BYTES + 1)
         try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:
-            return
-        for name in names:
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"more than {_MOST_BYTES} bytes")
+            body = json.loads(data)
+            kind, by, arguments = str(body["kind"]), str(body["by"]), dict(body.get("arguments", {}))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            log.warning("%s: not a request (%s); it is removed", os.path.join(self._directory, name), error)
+            return None
+        return Request(kind, by, arguments, name[: -len(_REQUEST)])
+
+    def _remove_forgotten(self, names: list[str], now: float) -> None:
+        self._since = {name: self._since.get(name, now) for name in names if name not in self._taken}
+        for name in self._forgotten(now):
             files.remove(os.path.join(self._directory, name))
 
+    def _forgotten(self, now: float) -> list[str]:
+        """What has been lying there for long: answers, and what was being written by somebody who died."""
+        return [name for name, since in self._since.items() if now - since > _KEPT_SECONDS]
 
-def send(paths: TreePaths, request: Request) -> None:
-    """Ask the running master for something. Raises StorageError."""
-    path = os.path.join(paths.requests, f"{request.kind}-{os.getpid()}-{os.urandom(4).hex()}.json")
-    files.replace_durably(path, json.dumps(request._asdict()).encode())
+    def answer(self, request: Request, answer: Answer) -> None:
+        """A request was dealt with, and what followed is committed: say so to whoever waits for it."""
+        path = os.path.join(self._directory, request.id)
+        try:
+            if os.path.exists(path + _ANSWER):
+                files.replace(path + _ANSWER, json.dumps(answer._asdict()).encode())
+        except StorageError as error:
+            log.warning("the answer to %s could not be written: %s", request.by, error)
+        files.remove(path + _REQUEST)
+        self._taken.discard(request.id + _REQUEST)
+
+    def discard(self) -> None:
+        """At the start: remove what was meant for an earlier master."""
+        for name in self._names():
+            files.remove(os.path.join(self._directory, name))
+
+    def close(self) -> None:
+        """At the end: remove what comes too late. Answers stay for those who are about to fetch them."""
+        for name in self._names():
+            path = os.path.join(self._directory, name)
+            if not name.endswith(_ANSWER) or not files.read(path):
+                files.remove(path)
+
+    def _names(self) -> list[str]:
+        """What is there, but for what is being written at this moment: that is not a request yet."""
+        try:
+            return [name for name in os.listdir(self._directory) if files.final_name(name) == name]
+        except FileNotFoundError:
+            return []
+
+
+def _moment(directory: int, name: str) -> int:
+    """When a request was written, by the clock of the file system's server, which is one for all of them."""
+    try:
+        return os.stat(name, dir_fd=directory).st_mtime_ns
+    except OSError:
+        return 0  # it is gone, or cannot be seen yet; reading it tells
+
+
+# -- whoever asks ----------------------------------------------------------------------------------------------
+
+
+def send(paths: TreePaths, request: Request, wants_answer: bool = False) -> str:
+    """Ask the running master for something; returns the number under which it is answered. Raises StorageError."""
+    id = f"{request.kind}-{os.getpid()}-{os.urandom(8).hex()}"
+    path = os.path.join(paths.requests, id)
+    body = {"kind": request.kind, "by": request.by, "arguments": dict(request.arguments)}
+    if wants_answer:
+        files.write_new(path + _ANSWER)
+    try:
+        files.replace_durably(path + _REQUEST, json.dumps(body).encode())
+    except StorageError:
+        _withdraw(path)
+        raise
+    return id
+
+
+def wait(paths: TreePaths, id: str, seconds: float, is_alive: Callable[[], bool]) -> Optional[Answer]:
+    """The answer to a request that was sent with wants_answer.
+
+    None if there is none in that time, nobody is left to give it, or a master that has just started has thrown the
+    request away. It is withdrawn then; unless it was thrown away, it may have been dealt with all the same.
+    """
+    path = os.path.join(paths.requests, id)
+    deadline = clock.elapsed() + seconds
+    missing = 0
+    try:
+        while missing < _GONE_LOOKS:
+            # In this order: what was answered just before the end counts.
+            last = clock.elapsed() >= deadline or not is_alive()
+            try:
+                answer = _read_answer(path + _ANSWER)
+                missing = 0
+            except FileNotFoundError:
+                answer = None
+                missing += 1
+            if answer is not None or last:
+                return answer
+            time.sleep(_LOOK_SECONDS)
+        return None
+    finally:
+        _withdraw(path)
+
+
+def ask(paths: TreePaths, request: Request, seconds: float, is_alive: Callable[[], bool]) -> Optional[Answer]:
+    """Send a request and wait for its answer, as ``wait`` does. Raises StorageError."""
+    return wait(paths, send(paths, request, wants_answer=True), seconds, is_alive)
+
+
+def _withdraw(path: str) -> None:
+    """Remove what is left of a request. The answer first: then nobody writes another one."""
+    for suffix in (_ANSWER, _REQUEST):
+        try:
+            files.remove(path + suffix)
+        except StorageError:
+            pass  # the master removes it sooner or later
+
+
+def _read_answer(path: str) -> Optional[Answer]:
+    """The answer, by a fresh open; None if it is not there yet. FileNotFoundError if nobody can answer any more."""
+    try:
+        with open(path, "rb") as file:
+            body = json.loads(file.read())
+        return Answer(bool(body["done"]), body["body"])
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # or replaced at this moment, which some file systems tell as an error
