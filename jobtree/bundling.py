@@ -6,7 +6,8 @@ jobs of one shape are packed until their expected time reaches a goal. What must
   - Nothing is assumed of a class that has not been measured: it starts alone, at most one bundle a slot, and bundles
     grow at most tenfold from one step to the next, so that a wrong guess costs one short bundle and not an hour.
   - The expectation for a target is the larger of what it said (``time``) and the mean measured of its class.
-  - No bundle holds more than half of what remains for its slot, so that all slots end at about the same time.
+  - No bundle holds more than half of what remains for its slot, so that all slots end at about the same time; but where
+    that would take less than ``shortest``, all of it: a row of ever smaller bundles costs more than it evens out.
   - Where much remains, bundles take up to ``longest`` instead of the goal, but no more than an eighth of what remains
     for the slot: a bundle's own cost (a fork and its page faults, files, a share of a commit: some 5 ms of CPU) is 5 %
     of 0.1 s, and nobody waits for the single bundle of a long line.
@@ -23,6 +24,9 @@ MOST = 10_000
 
 _SHARE = 8
 """A bundle that takes longer than the goal is at most this part of what remains for its slot."""
+
+_AROUND = 50e-6
+"""Seconds that a worker spends on a target beside running it; counted only for the shortest bundles."""
 
 _REMEMBERED = 0.9
 """What is left of earlier measurements after one more bundle: the mean follows the last ten or so, each by the number
@@ -47,13 +51,16 @@ class _Class:
 class Bundler:
     """Measures classes of targets and says how large their next bundle may be.
 
-    goal: seconds that a bundle should take; longest: seconds that it may take where much remains (None: the same).
-    isolate: every bundle holds one job.
+    goal: seconds that a bundle should take; longest: seconds that it may take where much remains (None: the same);
+    shortest: seconds below which it is not made smaller, however little remains. isolate: every bundle holds one job.
     """
 
-    def __init__(self, goal: float, isolate: bool = False, longest: Optional[float] = None) -> None:
+    def __init__(
+        self, goal: float, isolate: bool = False, longest: Optional[float] = None, shortest: float = 0.0
+    ) -> None:
         self._goal = goal
         self._longest = goal if longest is None else longest
+        self._shortest = shortest
         self._isolate = isolate
         self._classes: dict[str, _Class] = {}
 
@@ -76,6 +83,9 @@ class Bundler:
         share = mean * waiting / (slots * _SHARE)
         by_time = min(max(self._goal, min(share, self._longest)) / mean, MOST) if mean > 0 else MOST
         fair = -(-waiting // (2 * slots))
+        least = int(self._shortest / (mean + _AROUND))
+        # All slots get some of what remains; but the last of them does not halve its part again and again.
+        fair = max(fair, min(least, waiting, -(-max(waiting, least) // slots)))
         return max(1, min(int(by_time), known.largest * GROWTH, fair, MOST))
 
     def cut(self, name: str, times: Iterable[float], most: int) -> int:

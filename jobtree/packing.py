@@ -38,6 +38,9 @@ GOAL_SECONDS = 0.1
 LONGEST_SECONDS = 0.5
 """What it may take where much work waits."""
 
+SHORTEST_SECONDS = 0.02
+"""What it takes at least, as long as there is enough for all slots: three times what it costs."""
+
 _MOST_SLOTS = 256
 """However little a job asks for, no more run at once on one machine (each costs descriptors and a process)."""
 
@@ -96,8 +99,10 @@ class Packer:
         self._not_before = not_before
         self._last_shape = 0
         self.supervised = batch.outlives_master
-        goal, longest = (settings.job_time, None) if self.supervised else (GOAL_SECONDS, LONGEST_SECONDS)
-        self.bundler = Bundler(goal, settings.isolate, longest)
+        if self.supervised:
+            self.bundler = Bundler(settings.job_time, settings.isolate)
+        else:
+            self.bundler = Bundler(GOAL_SECONDS, settings.isolate, LONGEST_SECONDS, SHORTEST_SECONDS)
         self.proved = not self.supervised
 
     def pack(self, collected: Collected, most_bundles: Optional[int] = None) -> list[Submission]:

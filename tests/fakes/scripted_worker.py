@@ -143,7 +143,7 @@ class ScriptedWorker:
         follow_on: Optional[Packed] = None,
         value: Optional[Value] = None,
         go_on: bool = False,
-        wall: float = 0.001,
+        wall: float = 0.01,
         chunk: int = 1000,
     ) -> Optional[BundleJob]:
         """The target ended well. go_on: straight on to its only child or its follow-on if that is allowed now.
@@ -211,7 +211,7 @@ class ScriptedWorker:
             self._next_n += len(some)
         return ids
 
-    def fail(self, message: str = "ValueError: no", kind: str = "exception", wall: float = 0.001) -> None:
+    def fail(self, message: str = "ValueError: no", kind: str = "exception", wall: float = 0.01) -> None:
         """The target raised something."""
         failure = tuple(Failure(kind, message, "", "", self._log_start, os.path.getsize(self.log)))
         self._write_of_job(frames.FAILED, tuple(Measures(wall, wall, 1 << 20, True)), failure)

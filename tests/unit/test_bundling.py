@@ -173,3 +173,40 @@ def test_bundles_shrink_to_the_goal_as_less_remains() -> None:
     assert [bundler.size("c", waiting, 2) for waiting in (20_000, 8_000, 3_200, 1_600, 400, 100)] == [
         pytest.approx(size, abs=1) for size in (500, 500, 200, 100, 100, 25)
     ]
+
+
+@given(
+    history=MEASURED,
+    waiting=st.integers(1, 10**6),
+    slots=st.integers(1, 200),
+    shortest=st.floats(0, 0.1),
+)
+def test_end_of_a_line_is_not_cut_into_ever_smaller_bundles(
+    history: list[tuple[int, float]], waiting: int, slots: int, shortest: float
+) -> None:
+    bundler = Bundler(0.1, shortest=shortest)
+    for targets, seconds in history:
+        bundler.issued("c")
+        bundler.over("c", targets, seconds)
+
+    size = bundler.size("c", waiting, slots)
+
+    assert size >= measured(0.1, history).size("c", waiting, slots)
+    if size > max(1, math.ceil(waiting / (2 * slots))):
+        mean = bundler.expected("c", 0.0)
+        assert size * mean <= shortest * 1.001
+        assert size <= waiting
+        if waiting * mean > shortest:
+            assert size <= math.ceil(waiting / slots), "every slot gets some"
+
+
+def test_last_thousand_tiny_targets_are_a_few_bundles() -> None:
+    bundler = Bundler(0.1, longest=0.5, shortest=0.02)
+    bundler.issued("c")
+    bundler.over("c", 5000, 0.05)
+    waiting, sizes = 1000, []
+    while waiting:
+        sizes.append(bundler.size("c", waiting, 2))
+        waiting -= sizes[-1]
+
+    assert sizes == [333, 333, 167, 167]
