@@ -14,7 +14,8 @@ still grow. What that asks for:
   - It must be cheap: a no-op target costs about 2 us on each side. JSON cannot carry bytes; a schema compiler would be
     one more dependency for a format that one version of this library writes and the same version reads. The two
     frames that every target has, *started* and the outcome of one that leaves nothing behind, are numbers only, and
-    packed as such (a third of the time of a pickle): a letter, then the numbers. A pickle begins with no letter.
+    packed as such (a third of the time of a pickle): a letter, then the numbers, then the token and the value of one
+    that leaves nothing but a value without promises in it. A pickle begins with no letter.
 
 The bundle's file starts with one more byte before its frames, the *control byte*: 0, 1 when the master recalls what
 has not been started, or 2 when it cancels the bundle (only a supervisor looks for that). It is there from the
@@ -64,12 +65,12 @@ JOBS = "j"
 _STARTED = struct.Struct("<BQIQ")
 """A letter, id, attempt, where its output begins."""
 _LEFT_NOTHING = struct.Struct("<BQIddQ?")
-"""A letter, id, attempt, and the measures, of a target that has succeeded and left no child, follow-on or value."""
+"""A letter, id, attempt, and the measures, of a target that has succeeded and left no child or follow-on."""
 _JOBS_AT_ONCE = 1000
 _BYTES_AT_ONCE = 1 << 20
 
 _S, _D = ord(STARTED), ord(SUCCEEDED)
-_NOTHING = (0, None, None, None)
+_NOTHING = (0, None, None)
 
 LAST_WORDS = "jobtree worker: "
 """How the line begins with which a worker says, in its log, why it can write no frames any more."""
@@ -193,11 +194,20 @@ def _packed(body: tuple[Any, ...]) -> Optional[bytes]:
     try:
         if body[0] == STARTED:
             return _STARTED.pack(_S, *body[1:])
-        if body[0] == SUCCEEDED and body[4:] == _NOTHING:
-            return _LEFT_NOTHING.pack(_D, body[1], body[2], *body[3])
+        if body[0] == SUCCEEDED and body[4:7] == _NOTHING:
+            numbers = _LEFT_NOTHING.pack(_D, body[1], body[2], *body[3])
+            return numbers if body[7] is None else _with_value(numbers, *body[7])
     except struct.error:  # a number that does not fit
         pass
     return None
+
+
+def _with_value(
+    numbers: bytes, token: bytes, value: Optional[bytes], file: Optional[str], mentions: tuple[bytes, ...]
+) -> Optional[bytes]:
+    if value is None or file is not None or mentions or len(token) > 255:
+        return None
+    return b"%b%c%b%b" % (numbers, len(token), token, value)
 
 
 def _pickled(body: tuple[Any, ...]) -> bytes:
@@ -215,11 +225,23 @@ def _unpacked(body: bytes, offset: int) -> tuple[Any, ...]:
             _, id, attempt, log_start = _STARTED.unpack(body)
             return STARTED, id, attempt, log_start
         if body[:1] == b"d":
-            _, id, attempt, wall, cpu, memory, exact = _LEFT_NOTHING.unpack(body)
-            return SUCCEEDED, id, attempt, (wall, cpu, memory, exact), 0, None, None, None
+            _, id, attempt, wall, cpu, memory, exact = _LEFT_NOTHING.unpack_from(body)
+            kept = _value_in(body)
+            return SUCCEEDED, id, attempt, (wall, cpu, memory, exact), 0, None, None, kept
     except struct.error:
         pass
     raise Damaged(f"a frame at byte {offset} has a right checksum and cannot be read")
+
+
+def _value_in(body: bytes) -> Optional[tuple[bytes, bytes, None, tuple[()]]]:
+    """What ``_with_value`` has put behind the numbers; None if there is nothing."""
+    begin = _LEFT_NOTHING.size + 1
+    if len(body) < begin:
+        return None
+    end = begin + body[begin - 1]
+    if end > len(body):
+        raise struct.error("a token that is cut off")
+    return body[begin:end], body[end:], None, ()
 
 
 class Frame(NamedTuple):

@@ -4,14 +4,16 @@
 arguments; when that target starts and the child has ended by then, the value is there instead of the promise. If the
 child has not ended, the promise stays a promise, can be passed on, and says whose it is when it is used.
 
-How. A promise is a random *token*. Pickling one notes the token in ``mentions`` of the pickle that is being made;
-the store keeps a value as long as a stored pickle mentions its token. Unpickling one looks the token up among the
+How. A promise is a *token* that no other has. Pickling one notes the token in ``mentions`` of the pickle that is being
+made; the store keeps a value as long as a stored pickle mentions its token. Unpickling one looks the token up among the
 values that came with the bundle and becomes the value itself - wherever it was nested, because the unpickler puts it
-there. The first two of the tables below are set by ``jobtree.serialization`` around each pickle and by nobody else.
+there. ``_mentioned`` and ``_kept`` below are set by ``jobtree.serialization`` around each pickle and by nobody else.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from typing import Any, Callable, Generic, NoReturn, Optional, TypeVar
 
 from jobtree.errors import PromiseNotKept
@@ -19,6 +21,8 @@ from jobtree.errors import PromiseNotKept
 T = TypeVar("T")
 
 _mentioned: Optional[set[bytes]] = None
+_process = b""
+_numbers = itertools.count()
 _kept: dict[bytes, Callable[[], Any]] = {}
 _loading: set[bytes] = set()
 
@@ -75,6 +79,25 @@ class Promise(Generic[T]):
     __matmul__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = _refuse
     __rmatmul__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _refuse
     __enter__ = __exit__ = _refuse
+
+
+def new_token() -> bytes:
+    """A token that no other promise has: random bytes of this process, then a number.
+
+    So those of siblings are next to one another in the store, and a commit writes a few pages instead of all.
+    """
+    global _process
+    if not _process:
+        _process = os.urandom(10)
+    return _process + next(_numbers).to_bytes(6, "big")
+
+
+def _forget_process() -> None:
+    global _process
+    _process = b""
+
+
+os.register_at_fork(after_in_child=_forget_process)
 
 
 def restore(token: bytes, path: tuple[Any, ...], name: str) -> Any:

@@ -327,19 +327,7 @@ class Store:
         self._connection.executemany(f"{_ROW} WHERE id = ?", plain)
         self._connection.executemany(f"{_ROW}, payload = ? WHERE id = ?", with_payload)
         for id, tokens in mentions:
-            self._replace_mentions(id, tokens)
-
-    def _replace_mentions(self, id: int, tokens: Sequence[bytes]) -> None:
-        # The new target's mentions are noted under a stand-in first, so that a value that the old and the new target
-        # both mention does not go in between.
-        if tokens:
-            stand_in = b"next of %d" % id
-            self.values.mention(stand_in, tokens)
-            self._dropped.extend(self.values.release([id]))
-            self.values.mention(id, tokens)
-            self._dropped.extend(self.values.release([stand_in]))
-        else:
-            self._dropped.extend(self.values.release([id]))
+            self._dropped.extend(self.values.replace(id, tokens))
 
     def take_dropped(self) -> list[str]:
         """Files (relative to the tree) of values that nobody can ask for any more, since the last call."""

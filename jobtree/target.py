@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 
 from jobtree import countable, storing
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
-from jobtree.promise import Promise
+from jobtree.promise import Promise, new_token
 from jobtree.quantities import is_unspecified, parse_memory
 
 T = TypeVar("T", bound="Target")
@@ -223,7 +223,7 @@ class Target:
         state = _state_of(self, "rv")
         token = state.get("_jobtree_token")
         if token is None:
-            token = state["_jobtree_token"] = os.urandom(12)
+            token = state["_jobtree_token"] = new_token()
         return Promise(token, path, describe(self))
 
     # -- while it runs -----------------------------------------------------------------------------------------

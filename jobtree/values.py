@@ -27,6 +27,7 @@ Holder = Union[int, bytes]
 
 _OF_GONE = "FROM mentions WHERE holder IN (SELECT holder FROM temp.gone)"
 _OF_LOOSE = "FROM promised WHERE token IN (SELECT token FROM temp.loose)"
+_NOBODY = "NOT EXISTS (SELECT 1 FROM mentions WHERE mentions.token = loose.token)"
 _WITHIN_REACH = """
 WITH RECURSIVE reach (token) AS (
     SELECT token FROM mentions WHERE holder = ?
@@ -71,6 +72,20 @@ class Values:
             cursor = self._connection.executemany("INSERT OR IGNORE INTO mentions VALUES (?, ?)", rows)
             self._mentions += cursor.rowcount if holder != RESULT else 0
 
+    def replace(self, job: int, tokens: Sequence[bytes]) -> list[str]:
+        """A job's next target is stored in the place of the one before, and mentions these. Returns files to remove."""
+        if not tokens:
+            return self.release([job])
+        if not self._mentions or not self._that_mention([job]):
+            self.mention(job, tokens)
+            return []
+        # Noted under a stand-in first, so that a value that both targets mention does not go in between.
+        stand_in = b"next of %d" % job
+        self.mention(stand_in, tokens)
+        dropped = self.release([job])
+        self.mention(job, tokens)
+        return dropped + self.release([stand_in])
+
     def take(self, returned: Sequence[Returned]) -> list[str]:
         """Targets returned promised values: take them in, with what they mention. Returns files to remove.
 
@@ -104,10 +119,14 @@ class Values:
         if not self._unjudged:
             return []
         self._unjudged = False
-        self._connection.execute("INSERT INTO temp.loose SELECT DISTINCT token FROM temp.fresh")
-        self._connection.execute("DELETE FROM temp.fresh")
+        execute = self._connection.execute
+        loose = execute(
+            f"INSERT INTO temp.loose SELECT DISTINCT token FROM temp.fresh AS loose WHERE {_NOBODY}"
+        )
+        execute("DELETE FROM temp.fresh")
         files: list[str] = []
-        self._release(self._drop_loose(files), files)
+        if loose.rowcount:  # mostly there is none
+            self._release(self._drop_loose(files), files)
         return files
 
     def keep(self, returned: Sequence[Returned]) -> list[str]:
@@ -142,9 +161,7 @@ class Values:
     def _drop_loose(self, files: list[str]) -> list[Holder]:
         """Drop those of the loose values that nobody mentions. Returns those of them that mention others."""
         execute = self._connection.execute
-        execute(
-            "DELETE FROM temp.loose WHERE EXISTS (SELECT 1 FROM mentions WHERE mentions.token = loose.token)"
-        )
+        execute(f"DELETE FROM temp.loose WHERE NOT ({_NOBODY})")
         files.extend(row[0] for row in execute(f"SELECT file {_OF_LOOSE} AND file IS NOT NULL"))
         holders = execute(
             "SELECT DISTINCT holder FROM mentions WHERE holder IN (SELECT token FROM temp.loose)"

@@ -248,14 +248,19 @@ def test_an_outcome_that_leaves_something_is_read_as_written() -> None:
     bodies = [
         (frames.SUCCEEDED, 1, 1, (0.1, 0.1, 5, True), *left)
         for left in [(1, None, None, None), (0, ("C", 1, 1.0, 0.5, b"p", ()), None, None), (0, None, 0, None),
-                     (0, None, None, (b"t", b"v", None, ()))]
+                     (0, None, None, (b"t", b"v", None, ())), (0, None, None, (b"", b"", None, ())),
+                     (0, None, None, (b"t" * 255, b"v", None, ())), (0, None, None, (b"t" * 256, b"v", None, ())),
+                     (0, None, None, (b"t", b"v", None, (b"u",))), (0, None, None, (b"t", None, "file", ())),
+                     (0, None, 0, (b"t", b"v", None, ()))]
     ]  # fmt: skip
     data = b"".join(map(frames.encode, bodies))
 
     assert [frame.body for frame in frames.decode(data)] == bodies
 
 
-@pytest.mark.parametrize("body", [b"s", b"d", b"s" * 20, b"s" * 22, b"d" * 37, b"d" * 39, b"q", b"r"])
+@pytest.mark.parametrize(
+    "body", [b"s", b"d", b"s" * 20, b"s" * 22, b"d" * 37, b"d" * 39, b"d" * 138, b"q", b"r"]
+)
 def test_numbers_of_another_size_or_kind_are_damage(body: bytes) -> None:
     with pytest.raises(Damaged):
         frames.decode(HEADER.pack(len(body), zlib.crc32(body)) + body)

@@ -314,3 +314,20 @@ def test_promise_of_a_target_that_is_stored_keeps_its_token() -> None:
     promise = maker.rv()
 
     assert Recorded(handed_over(maker, {})).token == token_of(promise)
+
+
+def test_tokens_differ_also_after_a_fork() -> None:
+    before = token_of(Plain().rv())
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, token_of(Plain().rv()))
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as file:
+        theirs = file.read()
+    os.waitpid(pid, 0)
+    ours = token_of(Plain().rv())
+
+    assert len({before, ours, theirs}) == 3
+    assert {len(before), len(ours), len(theirs)} == {16}

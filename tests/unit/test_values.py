@@ -158,6 +158,17 @@ def test_second_report_of_the_same_file_does_not_remove_it(values: Values) -> No
     assert values.keep([returned(A, file="f")]) == []
 
 
+def test_next_target_keeps_what_it_mentions_too(values: Values) -> None:
+    values.mention(7, [A, B])
+    values.keep([returned(A, file="a"), returned(B, file="b")])
+
+    assert values.replace(7, [B, C]) == ["a"]
+
+    assert values.of_job(7) == {B: "b"}
+    assert values.replace(7, []) == ["b"]
+    assert kept(values) == set()
+
+
 def test_result_is_never_released(values: Values) -> None:
     values.mention(RESULT, [A])
     assert values.result() == {}
@@ -216,6 +227,9 @@ HOLDERS: list[Holder] = [RESULT, 1, 2, 3, 4]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("mention"), st.sampled_from(HOLDERS), st.sets(st.sampled_from(TOKENS), max_size=3)),
+        st.tuples(
+            st.just("replace"), st.sampled_from(HOLDERS[1:]), st.sets(st.sampled_from(TOKENS), max_size=3)
+        ),
         st.tuples(st.just("release"), st.sets(st.sampled_from(HOLDERS[1:]), max_size=3), st.none()),
         st.tuples(
             st.just("keep"),
@@ -239,6 +253,11 @@ def test_what_is_kept_is_what_holders_can_reach(steps: list[tuple[str, object, o
             assert isinstance(second, set)
             values.mention(first, second)
             model.holders.setdefault(first, set()).update(second)
+        elif what == "replace":
+            assert isinstance(first, int)
+            assert isinstance(second, set)
+            files = values.replace(first, sorted(second))
+            model.holders[first] = set(second)
         elif what == "release":
             assert isinstance(first, set)
             files = values.release(first)
