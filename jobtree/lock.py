@@ -11,25 +11,30 @@ import errno
 import fcntl
 import os
 import socket
-from typing import Any, Optional
-
-import filelock
+from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import clock, files, soundness
 from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.paths import TreePaths
+
+if TYPE_CHECKING:
+    import filelock
 
 
 class TreeLock:
     """The lock of one tree; ``acquire`` it before anything in the tree is changed."""
 
     def __init__(self, paths: TreePaths) -> None:
+        import filelock  # commands that only look need it not, and importing it takes 15 ms
+
         self._paths = paths
         # Whoever only looks (jobTreeStatus) holds it for some microseconds; hence not the first refusal counts.
-        self._lock = filelock.FileLock(paths.lock, timeout=0.5, mode=0o600)
+        self._lock: filelock.BaseFileLock = filelock.FileLock(paths.lock, timeout=0.5, mode=0o600)
 
     def acquire(self) -> None:
         """Take the lock and say who we are. Raises AnotherMaster, which names the one that has it."""
+        import filelock
+
         self._check_support()
         try:
             self._lock.acquire(poll_interval=0.02)

@@ -17,13 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
-import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from jobtree import database, lock, treedir
 from jobtree.errors import AnotherMaster, DamagedTree, JobTreeError, NotAJobTree, StorageError, UsageError
@@ -65,8 +62,7 @@ _FAILURES = (
 )
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """How many jobs are in each state."""
 
     ready: int = 0
@@ -81,8 +77,7 @@ class Counts:
         return self.ready + self.issued + self.blocked + self.failed
 
 
-@dataclass(frozen=True)
-class TargetClass:
+class TargetClass(NamedTuple):
     """The targets of one class: counts of their jobs by state, and what those that succeeded have used.
 
     Seconds and bytes; the smallest wall time is None while none has succeeded.
@@ -99,8 +94,7 @@ class TargetClass:
     memory_max: int
 
 
-@dataclass(frozen=True)
-class MasterProcess:
+class MasterProcess(NamedTuple):
     """The process that runs a tree. started: seconds since 1970."""
 
     host: str
@@ -108,8 +102,7 @@ class MasterProcess:
     started: float
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A tree at one moment.
 
     state is one of the words at the top of this module; master is set only while one runs. failed are the failures
@@ -221,6 +214,9 @@ def opened(paths: TreePaths) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def _private_copy(paths: TreePaths) -> Iterator[str]:
+    import shutil  # these two are seldom needed, and importing them takes a tenth of the time of a look
+    import tempfile
+
     directory = None
     try:
         before = _marks(paths)

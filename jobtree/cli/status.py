@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import check, clock, report, snapshot
+from jobtree import clock, report, snapshot
 from jobtree.cli import program
 from jobtree.paths import TreePaths, job_name
 from jobtree.schema import FailureRow
@@ -72,6 +72,10 @@ def _command(argv: Sequence[str]) -> int:
 
 
 def _check(paths: TreePaths, as_json: bool) -> int:
+    from jobtree import (
+        check,
+    )  # it imports half of the library, which takes longer than to say how far a run is
+
     found = check.check(paths)
     wrong = sum(finding.wrong for finding in found)
     if as_json:
@@ -136,9 +140,9 @@ def _as_json(seen: Snapshot, verbose: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "jobTree": seen.root,
         "state": seen.state,
-        "master": vars(seen.master) if seen.master is not None else None,
-        "counts": vars(seen.counts),
-        "classes": [{**vars(kind), "counts": vars(kind.counts)} for kind in seen.classes],
+        "master": seen.master._asdict() if seen.master is not None else None,
+        "counts": seen.counts._asdict(),
+        "classes": [{**kind._asdict(), "counts": kind.counts._asdict()} for kind in seen.classes],
     }
     if verbose:
         found["failed"] = [_failure(row) for row in seen.failed]

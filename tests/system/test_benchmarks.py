@@ -144,3 +144,22 @@ def test_a_finished_target_leaves_next_to_nothing_on_disk(fan_out: tuple[dict[st
 
     # Its row is gone from the database; what stays is the space that the rows took, once, to be used again.
     assert size / CHILDREN <= 1000
+
+
+def test_a_look_at_a_tree_imports_little(tmp_path: Path) -> None:
+    """Most of what jobTreeStatus takes is what Python takes to import."""
+    code = "import sys; from jobtree.cli import status; print(*sys.modules)"
+
+    modules = set(run("-c", code, directory=tmp_path).split())
+
+    for_others = {
+        "filelock",
+        "psutil",
+        "cloudpickle",
+        "dataclasses",
+        "inspect",
+        "random",
+        "subprocess",
+        "jobtree.store",
+    }
+    assert modules & for_others == set()
