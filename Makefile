@@ -52,7 +52,7 @@ bench-peers: # the same work by Toil, Parsl, Dask, Ray, executorlib, Snakemake, 
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
 	@.venv-peers/bin/python benchmarks/peers/compare.py $(ARGS)
 
-figures:   # measure all of that on a quiet machine, and put it into README and docs: half an hour
+figures:   # measure all of that on a quiet machine, and put it into README and docs: some 15 minutes
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
 	@.venv/bin/python benchmarks/figures.py --measure $(ARGS)
 

@@ -1,22 +1,25 @@
 """The figures that the documents quote: measured into one file, and from there into the documents' tables.
 
     python benchmarks/figures.py                    write the tables anew from results.json
-    python benchmarks/figures.py --measure          measure everything first (`make figures`; half an hour)
+    python benchmarks/figures.py --measure          measure everything first (`make figures`; some 15 minutes)
     python benchmarks/figures.py --measure bench    only that: bench, where or peers; may be repeated
 
 ``results.json`` holds what the three programs wrote with ``--json``. In a document a table stands between two comments,
 ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``; what is between them is made here and nowhere else, and a
-test holds the documents to the file. So a figure in a document can be traced to its run, machine and day.
+test holds the documents to the file. So a figure in a document can be traced to its run, machine and day. The load that
+is told is that from before the first program began: during the others it would be that of the programs themselves.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
@@ -25,6 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(CHECKOUT)
 
 from benchmarks import where_time_goes  # noqa: E402
+from benchmarks.where_time_goes import CORES  # noqa: E402
 
 RESULTS = CHECKOUT / "benchmarks" / "results.json"
 DOCUMENTS = tuple(
@@ -48,9 +52,16 @@ def main() -> int:
     options = parser.parse_args()
     if options.measure is not None:
         rest = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+        load = f"{os.getloadavg()[0]:.2f}"
+        print(
+            f"The load of this machine before it begins: {load} (it should be next to nothing).", flush=True
+        )
         for name in options.measure or PROGRAMS:
-            status = measure(name, rest)
+            status = measure(name, rest, load)
             if status:
+                print(
+                    f"{name}: exit status {status}. What was measured before it is kept; go on with --measure."
+                )
                 return status
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     for document in DOCUMENTS:
@@ -60,16 +71,26 @@ def main() -> int:
     return 0
 
 
-def measure(name: str, arguments: Iterable[str]) -> int:
-    """Run one of the programs and put what it found into the results; its exit status."""
+def measure(name: str, arguments: Iterable[str], load: str) -> int:
+    """Run one of the programs and put what it found into the results; its exit status.
+
+    load: that of the machine before the first of them began.
+    """
     script, interpreter = PROGRAMS[name]
+    if not Path(interpreter).exists():
+        print(f"{interpreter} is not there: `make bench-peers` makes it")
+        return 2
     with tempfile.TemporaryDirectory() as directory:
         found = Path(directory, "found.json")
         command = [interpreter, str(CHECKOUT / script), "--json", str(found), *arguments]
+        print(f"\n== {name}: {script}", flush=True)
+        began = time.monotonic()
         status = subprocess.call(command, cwd=CHECKOUT)
+        print(f"== {name} took {time.monotonic() - began:.0f} s", flush=True)
         if status == 0:
             results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
             results[name] = json.loads(found.read_text(encoding="utf-8"))
+            results[name]["machine"]["load before"] = load
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return status
 
@@ -189,39 +210,81 @@ def _peers_short(results: Results) -> str:
 
 
 def _misses(results: Results) -> str:
-    """Each figure that was missed, with what it would take of a target's time; and the floors of that."""
-    where, run = results["where"], results["where"]["run"]
-    each = 1e6 / where["number"]
-    costs = (run["cpu"] + run["below"]) * each
+    """Each figure that was missed, with what it would leave for a target beside what the machine takes for it."""
     found = []
     for line in results["bench"]["lines"]:
         if line["passed"] is False:
-            found.append(f"- {line['what']}: {_reached(line)}, asked {_asked(line)}.")
+            found.append(
+                f"- {line['what']}: {_reached(line)}, asked {_asked(line)}.{_why_line(line, results['where'])}"
+            )
     own = next(e for e in results["peers"]["engines"] if e["engine"] == "jobtree")
     for engine in results["peers"]["engines"]:
         if engine.get("passed") is False:
-            wanted = engine["running"] * engine["asked"]
-            found.append(
-                f"- {engine['asked']:g} times {engine['engine']} would be {_number(wanted)} targets/s, that is "
-                f"{1e6 / wanted:.1f} us of wall clock for each, values included; jobtree takes "
-                f"{1e6 / own['running']:.1f}."
-            )
+            found.append(f"- {_why_engine(engine, own, results['where'])}")
     if not found:
         return "None is missed."
-    floor = floors_of_a_target(where["floors"])
+    costs, floors = _cpu_of_a_target(results["where"]), results["where"]["floors"]
     found.append(
         f"\nA target that does nothing uses {costs:.1f} us of CPU in all processes, so two cores need at least "
-        f"{costs / 2:.1f} us of wall clock for it. Of these {costs:.1f}, {floor:.1f} are what the machine itself takes "
-        "for the parts that no design of this kind can do without: pickling and unpickling it, its row in the "
-        "database, its write to the outcome file, and asking the system whether it has changed anything "
-        "(the table of floors has them one by one)."
+        f"{costs / 2:.1f} us of wall clock for it. Of these {costs:.1f}, {floors_of_a_target(floors):.1f} are what the "
+        "machine itself takes for the parts that no design of this kind can do without: pickling and unpickling it, "
+        "its row in the database, its write to the outcome file, and asking the system whether it has changed anything "
+        "(the table of floors has them one by one). With a value that is kept they are "
+        f"{floors_of_a_value(floors):.1f}: one pickle more, and a row for the value and one for who may ask for it. "
+        "ProcessPoolExecutor needs of all that the pickles only: it writes nothing down, and what one task leaves "
+        "changed the next one finds."
     )
     return "\n".join(found)
+
+
+def _cpu_of_a_target(where: dict[str, Any]) -> float:
+    """Microseconds of CPU in all processes for a target that does nothing."""
+    return float((where["run"]["cpu"] + where["run"]["below"]) * 1e6 / where["number"])
+
+
+def _why_line(line: dict[str, Any], where: dict[str, Any]) -> str:
+    """What a line of `make bench` would need, where that can be said in microseconds."""
+    costs = _cpu_of_a_target(where)
+    if line["name"] == "fan-out":
+        idle = CORES * where["run"]["wall"] * 1e6 / where["number"] - costs
+        return (
+            f" That leaves {CORES * 1e6 / line['asked']:.1f} us of both cores for each target. It uses {costs:.1f} of "
+            f"CPU, and for {idle:.1f} a core has nothing to do: one worker alone makes all children, the master alone "
+            "stores them, and only then the others begin."
+        )
+    if line["name"] == "computing":
+        held = 1000 * 100 / line["value"]
+        return (
+            f" A target has {held:.0f} us of a core, of which 1000 are its own, and {costs:.0f} what one that does "
+            f"nothing uses in all processes. The other {max(0.0, held - 1000 - costs):.0f} are not told apart here: "
+            "its worker waits for a core that the master has, its slot waits for the next bundle, and our code is "
+            "slower after a millisecond of other work."
+        )
+    return ""
+
+
+def _why_engine(engine: dict[str, Any], own: dict[str, Any], where: dict[str, Any]) -> str:
+    """What being so many times faster than another engine would mean for a task whose value comes back."""
+    wanted = engine["running"] * engine["asked"]
+    each = 1e6 / wanted
+    left = CORES * each - floors_of_a_value(where["floors"])
+    what = f"leaves {left:.1f} us of CPU" if left > 0 else "leaves nothing"
+    return (
+        f"{engine['asked']:g} times {engine['engine']} would be {_number(wanted)} targets/s, that is {each:.1f} us of "
+        f"wall clock for each, values included; jobtree takes {1e6 / own['running']:.1f}. On two cores that {what} "
+        "beside the floors of such a task, for all that master and workers do in Python."
+    )
 
 
 def floors_of_a_target(floors: dict[str, float]) -> float:
     """Microseconds that the floors of one small target add up to."""
     return sum(floors.get(name, 0.0) * times for name, times in where_time_goes.FLOORS_OF_A_TARGET.items())
+
+
+def floors_of_a_value(floors: dict[str, float]) -> float:
+    """The same for one whose value was promised and is kept."""
+    more = sum(floors.get(name, 0.0) * times for name, times in where_time_goes.FLOORS_OF_A_VALUE.items())
+    return floors_of_a_target(floors) + more
 
 
 if __name__ == "__main__":

@@ -116,6 +116,8 @@ LOADS = "unpickle a small target"
 QUESTIONS = "ask the system what a target may have changed (19 calls)"
 FLOORS_OF_A_TARGET = {ROW: 1, WRITE: 1, DUMPS: 1, LOADS: 1, QUESTIONS: 1}
 """How often a target that does nothing needs each, however it is built: its two frames leave in one write."""
+FLOORS_OF_A_VALUE = {ROW: 2, DUMPS: 1, LOADS: 1}
+"""How often it needs each beside that if its value is promised: the value is kept, and so is who may ask for it."""
 
 
 class Sampler:

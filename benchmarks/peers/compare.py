@@ -39,7 +39,8 @@ from benchmarks.running import WrongResult, on_terminate  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-LONGEST = 900
+LONGEST = 240
+"""Seconds after which a run is given up: some ten times what the slowest of them takes."""
 
 
 class Engine(NamedTuple):
