@@ -17,12 +17,13 @@ _BUILT: dict[str, tuple[str, str]] = {
     "acidTest": ("batchsystems.acid_test", "AcidTest"),
     "parasol": ("batchsystems.parasol", "Parasol"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
+    "slurm": ("batchsystems.slurm", "Slurm"),
 }
 
 # Other spellings that people use.
 _ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "pool", "slurm", "ssh")
+_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "pool", "ssh")
 
 
 class UnknownBatchSystem(BatchSystemError):

@@ -33,6 +33,7 @@ MAY_MAKE_DURABLE = {
 SLEEPS = {"time.sleep", "sleep"}
 MAY_SLEEP: dict[str, str] = {
     "tests/fakes/parasol/hub.py": "waits for a process that it has just started, inside of the daemon",
+    "tests/fakes/slurm/client.py": "plays commands that are slow",
     "tests/servers/daemons.py": "wait_until, the same for servers",
     "tests/system/pipelines.py": "wait_until looks again and again for a condition of which nobody tells",
 }

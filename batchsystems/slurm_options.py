@@ -1,0 +1,77 @@
+"""What the SLURM batch system adds to the command line."""
+
+from __future__ import annotations
+
+import shlex
+
+from batchsystems.abstract import BackendOption
+from batchsystems.slurm_commands import OWN_ARGUMENTS
+
+
+def _minutes(given: object) -> int:
+    """A time limit: minutes, or SLURM's own "hours:minutes:seconds" and "days-hours"."""
+    text = str(given)
+    days, dash, rest = text.rpartition("-")
+    numbers = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+        total = int(days) * 1440 + hours * 60 + minutes + (seconds > 0)
+    elif len(numbers) == 3:
+        total = numbers[0] * 60 + numbers[1] + (numbers[2] > 0)
+    else:
+        total = numbers[0] + (len(numbers) == 2 and numbers[1] > 0)
+    if total < 1 or min(numbers) < 0 or len(numbers) > 3:
+        raise ValueError(text)
+    return total
+
+
+def _positive(given: object) -> float:
+    value = float(str(given))
+    if not 0 < value < 1e6:
+        raise ValueError(str(given))
+    return value
+
+
+def _count(given: object) -> int:
+    value = int(str(given))
+    if value < 1:
+        raise ValueError(str(given))
+    return value
+
+
+def _arguments(given: object) -> str:
+    for argument in shlex.split(str(given)):
+        name = argument.partition("=")[0]
+        name = name if name.startswith("--") else name[:2]
+        if not name.startswith("-"):
+            continue
+        if name in OWN_ARGUMENTS:
+            raise ValueError(name)
+    return str(given)
+
+
+OPTIONS: tuple[BackendOption, ...] = (
+    BackendOption(
+        "--slurmPartition", "Partition (or several, a,b) for the jobs; default: SLURM's.", metavar="NAME"
+    ),
+    BackendOption("--slurmAccount", "Account that the jobs are charged to; default: SLURM's.", metavar="NAME"),
+    BackendOption("--slurmQos", "Quality of service of the jobs; default: SLURM's.", metavar="NAME"),
+    BackendOption(
+        "--slurmTime",
+        "Time limit of jobs that do not say how long they take (minutes, h:m:s or d-h); default: the partition's.",
+        None, _minutes, "minutes, hours:minutes:seconds or days-hours", "TIME",
+    ),
+    BackendOption(
+        "--slurmArgs",
+        "Further arguments for sbatch, as one text ('--constraint=avx2 --gres=gpu:1'); default: none.",
+        None, _arguments, "arguments of sbatch, without those that are given anyway (--array, --output ...)", "TEXT",
+    ),
+    BackendOption(
+        "--slurmMaxJobs", "Jobs that the run has in SLURM's queue at one time, at most; default: 1000.",
+        1000, _count, "a number of jobs, 1 or more", "NUMBER",
+    ),
+    BackendOption(
+        "--slurmInterval", "Seconds between two questions to SLURM, at least; default: 5.",
+        5.0, _positive, "seconds, more than 0", "SECONDS",
+    ),
+)  # fmt: skip
