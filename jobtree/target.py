@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional, Protocol, TypeVar, Union
+from typing import IO, Any, Callable, Optional, Protocol, TypeVar, Union
 
 from jobtree import countable, storing
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
@@ -329,9 +329,14 @@ class CommandTarget(Target):
 
     def run(self) -> None:
         """Run the command; TargetError with its exit status or signal if it does not end with 0."""
+        self._jobtree_call()
+
+    def _jobtree_call(self, output: Optional[IO[str]] = None) -> None:
         import subprocess  # only commands need it, and it doubles the start-up time of a worker
 
-        status = subprocess.call(self._jobtree_command, shell=True)  # the one shell: the user asked for it
+        errors = None if output is None else subprocess.STDOUT
+        # The one shell: the user asked for it.
+        status = subprocess.call(self._jobtree_command, shell=True, stdout=output, stderr=errors)
         if status:
             how = f"exit status {status}" if status > 0 else f"signal {-status}"
             raise TargetError(f"the command ended with {how}: {self._jobtree_command}")

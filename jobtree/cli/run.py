@@ -6,13 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import files, options
 from jobtree.cli import program
 from jobtree.errors import DamagedFile, UsageError
 from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
+
+if TYPE_CHECKING:
+    from jobtree.target import Target
 
 _NAME = "jobTreeRun"
 
@@ -39,13 +42,17 @@ def _parser() -> argparse.ArgumentParser:
         "Continue a job tree, or make a new one that starts with a command line. Options that are given replace those "
         "of the last start; the others stay as they were (but for logging).",
         "  jobTreeRun ./tree --retryCount 2            carry on\n"
-        "  jobTreeRun --jobTree ./new --command 'make -C data'",
+        "  jobTreeRun --jobTree ./new --command 'make -C data'\n"
+        "  jobTreeRun --jobTree ./new --steps steps.yaml",
     )
     program.add_tree(parser, option_too=False)
     parser.add_argument(
         "--restoreCopy",
         action="store_true",
         help="the database is damaged: go back to the copy of it, after a start has said what that means",
+    )
+    parser.add_argument(
+        "--steps", metavar="FILE", help="run the named steps of a YAML file: commands and functions"
     )
     options.add_options(parser)
     parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
@@ -56,7 +63,6 @@ def _command(argv: Sequence[str]) -> int:
     # Only here: they bring nearly everything with them, and neither --help nor a misspelt option should wait for that.
     from jobtree import run
     from jobtree.logging_setup import set_up_logging
-    from jobtree.target import CommandTarget
 
     arguments = _parser().parse_args(argv)
     given = _given(arguments)
@@ -67,10 +73,25 @@ def _command(argv: Sequence[str]) -> int:
         set_up_logging(settings, sys.stderr)
     except OSError as error:
         raise UsageError(f"--logFile {settings.log_file} cannot be written: {error.strerror}.") from error
-    ended = run.execute(
-        settings, CommandTarget(command) if command is not None else None, arguments.restoreCopy
-    )
+    ended = run.execute(settings, _first_target(command, arguments.steps), arguments.restoreCopy)
     return 1 if ended.failed else 0
+
+
+def _first_target(command: Optional[str], steps: Optional[str]) -> Optional[Target]:
+    """What a new tree begins with; None to go on with one that is there. Raises UsageError."""
+    if steps is not None:
+        from jobtree import step_targets
+
+        if command is not None:
+            raise UsageError("--command and --steps are given, and a run begins with one of them.")
+        # Functions are looked for beside the file first, as Python does for scripts.
+        sys.path.insert(0, os.path.dirname(os.path.abspath(steps)))
+        return step_targets.make(steps)
+    if command is not None:
+        from jobtree.target import CommandTarget
+
+        return CommandTarget(command)
+    return None
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
