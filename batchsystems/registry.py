@@ -16,6 +16,7 @@ from batchsystems.abstract import AbstractBatchSystem, BackendOption, BatchSyste
 _BUILT: dict[str, tuple[str, str]] = {
     "acidTest": ("batchsystems.acid_test", "AcidTest"),
     "parasol": ("batchsystems.parasol", "Parasol"),
+    "pool": ("batchsystems.pool", "Pool"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
     "slurm": ("batchsystems.slurm", "Slurm"),
 }
@@ -23,7 +24,7 @@ _BUILT: dict[str, tuple[str, str]] = {
 # Other spellings that people use.
 _ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "pool", "ssh")
+_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "ssh")
 
 
 class UnknownBatchSystem(BatchSystemError):

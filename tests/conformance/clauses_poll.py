@@ -134,11 +134,10 @@ class LimitsContract(Contract):
             capacity = scene.batch.capacity()
             if capacity is None:
                 return
-            scene.issue(
-                scene.job("holds", "await go"),
-                scene.job("large", "exit 0", cpu=capacity.cpu),
-                scene.job("small", "exit 0"),
-            )
+            # First of all: some give room to large jobs before small ones.
+            scene.issue(scene.job("holds", "await go"))
+            scene.until(lambda: scene.batch.running() != [], "the first job running")
+            scene.issue(scene.job("large", "exit 0", cpu=capacity.cpu), scene.job("small", "exit 0"))
 
             assert scene.end("small").status == 0
             assert f"{scene.run}.large" in scene.batch.list_issued(scene.run)

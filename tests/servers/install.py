@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.servers import slurm
+from tests.servers import redis, slurm
 
 # A server's module has `install`, `require_installed` and `start`.
-SERVERS = (slurm,)
+SERVERS = (slurm, redis)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COMMANDS = ["jobTreeKill", "jobTreeRun", "jobTreeStats", "jobTreeStatus"]
+COMMANDS = ["jobTreeKill", "jobTreeNode", "jobTreePool", "jobTreeRun", "jobTreeStats", "jobTreeStatus"]
 DOCUMENTS = sorted(
     path
     for path in CHECKOUT.rglob("*.md")
