@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn, Optional
 
-from jobtree import clock, files, frames, randomness, serialization, tempdirs
+from jobtree import clock, files, frames, randomness, removing, serialization, tempdirs
 from jobtree.errors import CannotImport, JobTreeError, StorageError, TargetError
 from jobtree.frames import BundleJob, Failure, Packed, Supervision
 from jobtree.paths import job_id
@@ -329,7 +329,7 @@ class Attempt:
                 pass
         why, warnings = place.baseline.restore()
         if self._local is not None:
-            left = files.remove_tree(self._local)
+            left = removing.remove_tree(self._local)
             if left:
                 warnings.append(f"left files in its local temporary directory that cannot be removed: {left}")
         if why is not None:

@@ -131,7 +131,7 @@ def replace_durably(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.getpid()}.new"
     try:
         write_durably(temporary, data)
-        os.replace(temporary, path)
+        _rename(temporary, path)
         fsync_directory(os.path.dirname(path))
     except OSError as error:
         raise refused(error, path) from error
@@ -142,7 +142,7 @@ def replace(path: str, data: bytes) -> None:
     temporary = f"{path}.{os.getpid()}.new"
     write_new(temporary, data)
     try:
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except OSError as error:
         raise refused(error, path) from error
 
@@ -151,7 +151,7 @@ def install(temporary: str, path: str) -> None:
     """Put a finished file, which nobody has open, durably in the place of another. Raises StorageError."""
     try:
         _fsync_open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-        os.replace(temporary, path)
+        _rename(temporary, path)
     except OSError as error:
         raise refused(error, path) from error
     fsync_directory(os.path.dirname(path))
@@ -160,12 +160,35 @@ def install(temporary: str, path: str) -> None:
 def rename(path: str, to: str) -> None:
     """Give a file another name in its directory, durably; one that is not there is ignored. Raises StorageError."""
     try:
-        os.rename(path, to)
+        _rename(path, to)
     except FileNotFoundError:
         return
     except OSError as error:
         raise refused(error, path) from error
     fsync_directory(os.path.dirname(to))
+
+
+def _rename(path: str, to: str) -> None:
+    """Rename a file; OSError if that has not happened. On a network file system the answer can be lost, and the second
+    try finds nothing to rename: then the file that has the new name now tells."""
+    inode = os.stat(path).st_ino
+    try:
+        os.replace(path, to)
+    except OSError:
+        if _inode(to) != inode:
+            raise
+
+
+def _inode(path: str) -> Optional[int]:
+    """The inode that has a name, by a fresh open; None if that cannot be told."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def final_name(name: str) -> str:
@@ -344,47 +367,6 @@ def remove(path: str) -> None:
         pass
     except OSError as error:
         raise refused(error, path) from error
-
-
-def remove_tree(path: str) -> Optional[str]:
-    """Remove a directory with all that is in it, also where targets took permissions away; or a file, or a link.
-
-    Returns None, or in words what could not be removed: left-over files are no reason to stop a run. Nothing outside
-    of path is touched, and no link is followed: everything is reached from the directory that it is in.
-    """
-    trouble: list[str] = []
-    _remove_entry(path.rstrip(os.sep), None, path, trouble)
-    if not trouble:
-        return None
-    more = f"; and {len(trouble) - 3} more" if len(trouble) > 3 else ""
-    return "; ".join(trouble[:3]) + more
-
-
-def _remove_entry(name: str, above: Optional[int], shown: str, trouble: list[str]) -> None:
-    """Remove what has this name in the directory that is open as ``above``; what cannot be goes into trouble."""
-    try:
-        status = os.stat(name, dir_fd=above, follow_symlinks=False)
-        if not stat.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=above)
-            return
-        if status.st_mode & stat.S_IRWXU != stat.S_IRWXU and status.st_uid == os.geteuid():
-            # A directory without write permission keeps its entries, one without read permission hides them.
-            os.chmod(name, stat.S_IRWXU, dir_fd=above)
-        before = len(trouble)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-        try:
-            for entry in os.listdir(fd):
-                _remove_entry(entry, fd, os.path.join(shown, entry), trouble)
-        finally:
-            os.close(fd)
-        if len(trouble) == before:
-            os.rmdir(name, dir_fd=above)
-    except FileNotFoundError:
-        pass  # that is what we want
-    except OSError as error:
-        trouble.append(f"{shown}: {error.strerror}")
-    except RecursionError:
-        trouble.append(f"{shown}: nested too deeply")
 
 
 def make_durable(

@@ -7,10 +7,12 @@ master; it is never believed for anything else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import clock, files, soundness
@@ -100,6 +102,30 @@ def is_held(paths: TreePaths) -> bool:
         return False
     except OSError as error:
         return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def kept_free(paths: TreePaths) -> Iterator[bool]:
+    """Keep masters away, for a moment, while a tree is looked at that has none; False: it has one. Any number may look
+    at once. A master that starts just then waits for as long as ``TreeLock`` says."""
+    try:
+        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True  # no master has ever been here, or the tree was copied without it
+        return
+    except OSError as error:
+        raise files.refused(error, paths.lock) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            free = True
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise files.refused(error, paths.lock) from error
+            free = False
+        yield free
     finally:
         os.close(fd)
 

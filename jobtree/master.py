@@ -21,19 +21,17 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Sequence
-from types import FrameType
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, End, EndKind, Submission
-from jobtree import bundles, clock, files, tempdirs
+from jobtree import bundles, clock, files, published, tempdirs
 from jobtree.adoption import Adopter, Collected, judgement_of_limit, tell
 from jobtree.backends import Backends, Make
 from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
+from jobtree.contents import RunningJob
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
 from jobtree.events import State
@@ -43,6 +41,7 @@ from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
 from jobtree.requests import Answer, Request, Requests
+from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
 from jobtree.tree import Tree
 from jobtree.version import VERSION
@@ -122,6 +121,7 @@ class Master:
         self._remover = Remover(paths, self._backends.wake)
         self._requests = Requests(paths)
         self._answers: list[tuple[Request, Answer]] = []
+        self._publisher = published.Publisher(paths, store, self._running_jobs)
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
@@ -185,7 +185,7 @@ class Master:
 
     def run(self) -> None:
         """Turn the loop until the tree is complete, nothing can progress, or the run is stopped."""
-        with _Signals(self.stop):
+        with StopSignals(self.stop):
             timeout = 0.0
             while not self._is_over():
                 self._turn(self._backends.poll(timeout))
@@ -232,6 +232,15 @@ class Master:
         if self._adopter.import_error is not None or self.stopped_by is not None:
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
+
+    def _running_jobs(self) -> list[RunningJob]:
+        now = clock.elapsed()
+        found = []
+        for bundle in self._bundles.values():
+            if bundle.current is not None:
+                name, since = self._store.shapes[bundle.shape].name, now - bundle.current_since
+                found.append(RunningJob(*bundle.current, name, bundle.name, bundle.host, since))
+        return found
 
     # -- collect -----------------------------------------------------------------------------------------------
 
@@ -300,6 +309,8 @@ class Master:
         if request.kind == "kill":
             self.stop(f"stopped by jobTreeKill ({request.by})")
             return Answer(True)
+        if request.kind == published.QUESTION:
+            return Answer(True)  # its body is put together after the commit
         return Answer(False, f"the master (jobtree {VERSION}) does not know how to {request.kind}")
 
     def _look_at_cluster(self, now: float, offsets: list[tuple[int, int]]) -> list[_Closed]:
@@ -404,7 +415,10 @@ class Master:
         tell(collected.news)
         answers, self._answers = self._answers, []
         for request, answer in answers:
+            if request.kind == published.QUESTION:
+                answer = self._publisher.answer()
             self._requests.answer(request, answer)
+        self._publisher.turn()
         self._cluster.act()
         self._remover.add(removals)
         for closed in over:
@@ -451,6 +465,7 @@ class Master:
         self._store.strike_removals(self._remover.take_done())
         self._store.commit()
         bundles.sweep(self._paths, self._going_on())
+        self._publisher.turn(at_once=True)
         self._requests.close()
         self.tree.check_invariants()
 
@@ -465,25 +480,3 @@ class Master:
         deadline = clock.elapsed() + seconds
         while len(self._cluster) and clock.elapsed() < deadline:
             self._turn(self._backends.poll(self._timeout()))
-
-
-class _Signals:
-    """While a run is going on, SIGINT, SIGTERM and SIGHUP stop it in order; afterwards everything is as before."""
-
-    def __init__(self, stop: Any) -> None:
-        self._stop = stop
-        self._previous: list[tuple[int, Any]] = []
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may set handlers; a run in another one is stopped by jobTreeKill
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
-                self._previous.append((number, signal.signal(number, self._handle)))
-
-    def _handle(self, number: int, _: Optional[FrameType]) -> None:
-        self._stop(number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous:
-            signal.signal(number, handler)

@@ -5,6 +5,7 @@
     tree.sqlite.damaged        what was damaged, after a return to the copy
     synced                     is there unless a sync has failed (jobtree.soundness)
     lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
+    status.json                how far it is, where nobody else can read the database (jobtree.published)
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
     settings.json              the options of the latest start, which jobTreeRun goes on with
     environment.json           variables, working directory, sys.path of the latest start
@@ -89,6 +90,11 @@ class TreePaths:
     def lock_owner(self) -> str:
         """Who holds the lock, for messages."""
         return os.path.join(self.root, "lock.json")
+
+    @property
+    def status(self) -> str:
+        """What a running master tells of the tree to other machines."""
+        return os.path.join(self.root, "status.json")
 
     @property
     def config(self) -> str:

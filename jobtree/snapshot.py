@@ -3,14 +3,14 @@
 What must hold
   - It never writes to the tree, and never makes the master wait: the database is opened read-only, everything that is
     wanted is read in one short transaction, the connection is closed, and only then does anybody format anything.
-  - It costs the same for ten jobs and for ten million, because the master keeps counts by shape and nobody counts
-    rows. The failures are as long as their list is, and are read only if they are asked for.
+  - On a network file system a running master has the database for itself (see ``jobtree.store``); what it has
+    published is shown, and for more it is asked (``jobtree.published``). Without one, masters are kept away by a
+    shared lock while the database is read, and readers come one after the other.
 
 What it must cope with
   - A dead master leaves a write-ahead log that holds commits; reading takes it into account. SQLite wants to
     write its index of that log next to it; where it may not (a tree mounted read-only), a private copy is read instead.
-  - On a network file system a running master has the database for itself (see ``jobtree.store``), so there is nothing
-    to be read until it ends, and that is what is said.
+  - A master that has just started has published nothing yet; it is waited for, for a moment.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
 
-from jobtree import database, lock, treedir
+from jobtree import clock, contents, database, files, lock, published, soundness, treedir
+from jobtree.contents import Contents, Counts, RunningJob, TargetClass, total
 from jobtree.errors import AnotherMaster, DamagedTree, JobTreeError, NotAJobTree, StorageError, UsageError
-from jobtree.events import State
-from jobtree.frames import Failure
 from jobtree.paths import TreePaths
 from jobtree.schema import FailureRow
 from jobtree.treedir import Config
@@ -45,53 +45,15 @@ _PATIENCE_SECONDS = 2.0
 """How long another process may keep the database locked before we give up. Locally nobody ever does, but for the
 moment in which the first one to come after a crash reads the log."""
 
+_FIRST_NEWS_SECONDS = 5.0
+_ANSWER_SECONDS = 15.0
+_LOOK_SECONDS = 0.1
+"""How long the first news of a master, and its answer, are waited for, and how often we look."""
+
 _WHAT_NOW = (
     "Start the same command again: it changes nothing, and says what can be gone back to. See also: "
     "jobTreeStatus --check"
 )
-
-_COUNTS = "sum(ready), sum(issued), sum(blocked), sum(failed), sum(done)"
-_CLASSES = (
-    f"SELECT name, {_COUNTS}, sum(succeeded), sum(failures), sum(wall), sum(cpu_time), min(wall_min), max(wall_max), "
-    "max(memory_max) FROM shapes GROUP BY name ORDER BY name"
-)
-# CROSS JOIN keeps SQLite from starting with the jobs, which may be millions.
-_FAILURES = (
-    "SELECT state, job, failures.attempt, name, kind, message, traceback, output, log_start, log_end, log, host, "
-    "failures.bundle, moment FROM failures CROSS JOIN jobs ON jobs.id = failures.job ORDER BY moment, job"
-)
-
-
-class Counts(NamedTuple):
-    """How many jobs are in each state."""
-
-    ready: int = 0
-    issued: int = 0
-    blocked: int = 0
-    failed: int = 0
-    done: int = 0
-
-    @property
-    def left(self) -> int:
-        """Jobs that are not done."""
-        return self.ready + self.issued + self.blocked + self.failed
-
-
-class TargetClass(NamedTuple):
-    """The targets of one class: counts of their jobs by state, and what those that succeeded have used.
-
-    Seconds and bytes; the smallest wall time is None while none has succeeded.
-    """
-
-    name: str
-    counts: Counts
-    succeeded: int
-    failures: int
-    wall: float
-    cpu_time: float
-    wall_min: Optional[float]
-    wall_max: float
-    memory_max: int
 
 
 class MasterProcess(NamedTuple):
@@ -107,6 +69,7 @@ class Snapshot(NamedTuple):
 
     state is one of the words at the top of this module; master is set only while one runs. failed are the failures
     of jobs that were given up, retried those of jobs that are to be tried again or are just being (only if asked for).
+    running is known only where it was the master that told all this.
     """
 
     root: str
@@ -116,6 +79,7 @@ class Snapshot(NamedTuple):
     classes: tuple[TargetClass, ...]
     failed: tuple[FailureRow, ...] = ()
     retried: tuple[FailureRow, ...] = ()
+    running: Optional[tuple[RunningJob, ...]] = None
 
 
 def find(root: str) -> tuple[TreePaths, Config]:
@@ -139,18 +103,48 @@ def find(root: str) -> tuple[TreePaths, Config]:
 def take(paths: TreePaths, failures: bool = False) -> Snapshot:
     """Read a tree that ``find`` has found; failures: read the failed jobs as well.
 
-    Raises StorageError, and AnotherMaster where a running master has the database for itself.
+    Raises StorageError, and AnotherMaster where a running master has the database for itself and has told nothing yet.
     """
     held = lock.is_held(paths)
-    ended, classes, failed, retried = _read(paths, held, failures)
-    counts = _total(kind.counts for kind in classes)
+    if files.is_network(paths.root):
+        held, found = _from_afar(paths, failures)
+    else:
+        found = _read(paths, held, failures)
+    counts = total(kind.counts for kind in found.classes)
     # The lock and the database are not read in the same instant. Where they disagree (a lock and an end that was
     # written down, neither lock nor end), a master has come or gone meanwhile, and the lock as it is now tells which.
-    if held == bool(ended):
+    if held == bool(found.ended):
         held = lock.is_held(paths)
-    state = _state(held, ended, counts)
+    state = _state(held, found.ended, counts)
     master = _master(paths) if held else None
-    return Snapshot(paths.root, state, master, counts, classes, failed, retried)
+    failed, retried = (tuple(_with_log(paths, row) for row in rows) for rows in (found.failed, found.retried))
+    return Snapshot(paths.root, state, master, counts, found.classes, failed, retried, found.running)
+
+
+def _with_log(paths: TreePaths, row: FailureRow) -> FailureRow:
+    return row._replace(log=paths.absolute(row.log) if row.log is not None else None)
+
+
+def _from_afar(paths: TreePaths, failures: bool) -> tuple[bool, Contents]:
+    """Whether a master runs a tree on a network file system, and what is in it: told by the master, or read."""
+    deadline = clock.elapsed() + _FIRST_NEWS_SECONDS
+    while True:
+        if not lock.is_held(paths):
+            try:
+                return False, _read(paths, False, failures)
+            except AnotherMaster:
+                pass  # it has come meanwhile
+        found = published.read(paths)
+        if found is not None:
+            more = published.ask(paths, "jobTreeStatus", _ANSWER_SECONDS) if failures else None
+            found = more or found
+            return True, found if failures else found._replace(failed=(), retried=())
+        if clock.elapsed() >= deadline:
+            raise AnotherMaster(
+                f"{paths.root} is being run by a master, {_described(paths)}, that has just started and has not told "
+                "anything yet; nobody else can read the tree while it runs. Try again in a moment."
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def _state(held: bool, ended: Optional[str], counts: Counts) -> str:
@@ -171,21 +165,15 @@ def _master(paths: TreePaths) -> Optional[MasterProcess]:
     return MasterProcess(str(who["host"]), int(who["pid"]), float(who.get("started", 0.0)))
 
 
-def _total(counts: Iterable[Counts]) -> Counts:
-    rows = [(c.ready, c.issued, c.blocked, c.failed, c.done) for c in counts]
-    return Counts(*map(sum, zip(*rows))) if rows else Counts()
-
-
 # -- the database ----------------------------------------------------------------------------------------------
 
-_Content = tuple[Optional[str], tuple[TargetClass, ...], tuple[FailureRow, ...], tuple[FailureRow, ...]]
 
-
-def _read(paths: TreePaths, held: bool, failures: bool) -> _Content:
+def _read(paths: TreePaths, held: bool, failures: bool) -> Contents:
     if not os.path.exists(paths.database):
         raise DamagedTree(f"{paths.database} is gone. {_WHAT_NOW}")
     try:
-        return _query(paths, failures)
+        with opened(paths) as connection:
+            return contents.query(connection, contents.ALL if failures else 0)
     except UnicodeDecodeError as error:
         raise DamagedTree(f"{paths.database} is damaged: {error}. {_WHAT_NOW}") from error
     except sqlite3.Error as error:
@@ -196,8 +184,15 @@ def _read(paths: TreePaths, held: bool, failures: bool) -> _Content:
 def opened(paths: TreePaths) -> Iterator[sqlite3.Connection]:
     """A connection that reads the database, or a private copy of it where nothing can be written beside it.
 
-    Raises sqlite3.Error, StorageError.
+    Raises sqlite3.Error, StorageError; AnotherMaster where a running master has it for itself.
     """
+    if files.is_network(paths.root):
+        with lock.kept_free(paths) as free:
+            if not free:
+                raise _has_it_for_itself(paths)
+            with _opened_alone(paths) as connection:
+                yield connection
+        return
     if os.access(paths.root, os.W_OK):
         connection = _connect(paths.database)
     else:
@@ -210,6 +205,18 @@ def opened(paths: TreePaths) -> Iterator[sqlite3.Connection]:
             return
     with contextlib.closing(connection):
         yield connection
+
+
+@contextlib.contextmanager
+def _opened_alone(paths: TreePaths) -> Iterator[sqlite3.Connection]:
+    """The same as the master has it there. Closing it carries the log over, as the next start would; where that must
+    not be (a sync has failed) or cannot be, a copy is read."""
+    if os.access(paths.root, os.W_OK) and soundness.is_trusted(paths):
+        with contextlib.closing(database.connect(paths.database, exclusive=True)) as connection:
+            yield connection
+    else:
+        with _private_copy(paths) as copy, contextlib.closing(_connect(copy)) as connection:
+            yield connection
 
 
 @contextlib.contextmanager
@@ -263,42 +270,24 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _query(paths: TreePaths, failures: bool) -> _Content:
-    with opened(paths) as connection:
-        execute = connection.execute
-        execute("BEGIN")
-        ended = execute("SELECT value FROM meta WHERE key = 'ended'").fetchone()
-        classes = execute(_CLASSES).fetchall()
-        rows = execute(_FAILURES).fetchall() if failures else []
-        execute("COMMIT")
-    return (
-        ended[0] if ended else None,
-        tuple(TargetClass(row[0], Counts(*row[1:6]), *row[6:]) for row in classes),
-        tuple(_failure(paths, row[1:]) for row in rows if row[0] == State.FAILED),
-        tuple(_failure(paths, row[1:]) for row in rows if row[0] in (State.READY, State.ISSUED)),
+def _has_it_for_itself(paths: TreePaths) -> AnotherMaster:
+    return AnotherMaster(
+        f"{paths.root} is being run by a master, {_described(paths)}, and is on a network file system, where nobody "
+        f"else can read the database while it runs. How far it is: jobTreeStatus {paths.root}   To stop it: "
+        f"jobTreeKill {paths.root}"
     )
 
 
-def _failure(paths: TreePaths, row: Sequence[Any]) -> FailureRow:
-    job, attempt, name, kind, message, traceback, output, start, end, log, host, bundle, moment = row
-    failure = Failure(kind, message, traceback, output, start or 0, end or 0)
-    whole_log = paths.absolute(log) if log is not None else None
-    return FailureRow(job, attempt, name, failure, whole_log, host, bundle, moment)
+def _described(paths: TreePaths) -> str:
+    who = _master(paths)
+    return f"on host {who.host} with pid {who.pid}" if who is not None else "which has just started"
 
 
 def explained(paths: TreePaths, held: bool, error: sqlite3.Error) -> JobTreeError:
     """What to tell where the database cannot be read. held: whether a master runs the tree."""
     if "locked" in str(error) or "busy" in str(error):
         if held or lock.is_held(paths):
-            who = _master(paths)
-            described = (
-                f"on host {who.host} with pid {who.pid}" if who is not None else "which has just started"
-            )
-            return AnotherMaster(
-                f"{paths.root} is being run by a master, {described}, and is on a network file system, where nobody "
-                "else can read the tree while it runs. The master's own output tells how far it is; to stop it: "
-                f"jobTreeKill {paths.root}"
-            )
+            return _has_it_for_itself(paths)
         return StorageError(
             f"{paths.database} is kept locked by a process that is not its master. Look for what has it open (lsof, "
             "fuser) and end that."

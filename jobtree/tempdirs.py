@@ -15,7 +15,7 @@ import stat
 from collections.abc import Collection
 from typing import Optional
 
-from jobtree import files
+from jobtree import files, removing
 from jobtree.errors import StorageError
 
 
@@ -48,7 +48,7 @@ def make_local(run: str, bundle: int, n: int) -> str:
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 raise StorageError(f"{base} is not a directory of ours; somebody planted it there.") from None
         path = os.path.join(base, str(n))
-        files.remove_tree(path)
+        removing.remove_tree(path)
         os.mkdir(path, 0o700)
         return path
     except OSError as error:
@@ -57,7 +57,7 @@ def make_local(run: str, bundle: int, n: int) -> str:
 
 def remove_local(run: str, bundle: int) -> Optional[str]:
     """Remove a bundle's local temporary directories; says in words what is left over."""
-    return files.remove_tree(local_base(run, bundle))
+    return removing.remove_tree(local_base(run, bundle))
 
 
 def sweep_local(run: str, alive: Collection[int] = ()) -> None:
@@ -71,7 +71,7 @@ def sweep_local(run: str, alive: Collection[int] = ()) -> None:
         except FileNotFoundError:
             continue  # its worker's supervisor was faster
         if ours:
-            files.remove_tree(path)
+            removing.remove_tree(path)
 
 
 def make_global(path: str) -> str:
@@ -114,7 +114,7 @@ def _remove_if_empty(path: str) -> None:
 
 def remove_global(path: str, top: str) -> Optional[str]:
     """Remove a chain's global temporary directory, and those above it, below ``top``, that are empty then."""
-    left = files.remove_tree(path)
+    left = removing.remove_tree(path)
     above = os.path.dirname(path)
     while above != top:
         try:

@@ -10,9 +10,9 @@ from typing import Any, Optional
 
 from jobtree import report, snapshot
 from jobtree.cli import program
+from jobtree.contents import TargetClass
 from jobtree.errors import UsageError
 from jobtree.quantities import format_duration, format_memory
-from jobtree.snapshot import TargetClass
 
 _NAME = "jobTreeStats"
 _HEADINGS = ("count", "failures", "wall", "mean", "min", "max", "cpu", "memory", "class")

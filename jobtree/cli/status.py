@@ -12,6 +12,7 @@ from typing import Any, Optional
 from jobtree import clock, report, snapshot
 from jobtree.cli import program
 from jobtree.paths import TreePaths, job_name
+from jobtree.quantities import format_duration
 from jobtree.schema import FailureRow
 from jobtree.snapshot import Snapshot
 
@@ -108,16 +109,30 @@ def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
         number = getattr(seen.counts, state)
         lines.append(f"{number:12d} {state:8} {meaning[state] if number else ''}".rstrip())
     if verbose:
+        lines += _running(seen)
         for row in seen.failed:
             lines += ["", report.describe_failure(row, given_up=True)]
         for row in seen.retried:
             lines += ["", report.describe_failure(row, given_up=False)]
+        if seen.counts.failed > len(seen.failed):
+            lines += ["", f"{seen.counts.failed - len(seen.failed)} more have failed"]
         if seen.failed or seen.retried:
             lines.append("")
     elif seen.counts.failed:
         lines.append(f"See why with: {_NAME} --verbose {report.one_line(shlex.quote(seen.root))}")
     if seen.state not in (snapshot.RUNNING, snapshot.COMPLETE):
         lines.append(report.how_to_continue(seen.root))
+    return lines
+
+
+def _running(seen: Snapshot) -> list[str]:
+    """A line for each running job, where the master has told of them."""
+    lines = []
+    for job in seen.running or ():
+        what = f"{job_name(job.job)} ({report.one_line(job.name)})"
+        where = report.one_line(job.host) or "the machine of the master"
+        how = f"attempt {job.attempt}, bundle {job.bundle}"
+        lines.append(f"{'':13}{what} runs on {where} for {format_duration(job.seconds)}, {how}")
     return lines
 
 
@@ -147,6 +162,8 @@ def _as_json(seen: Snapshot, verbose: bool) -> dict[str, Any]:
     if verbose:
         found["failed"] = [_failure(row) for row in seen.failed]
         found["retried"] = [_failure(row) for row in seen.retried]
+        if seen.running is not None:
+            found["running"] = [{**job._asdict(), "job": job_name(job.job)} for job in seen.running]
     return found
 
 

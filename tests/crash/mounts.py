@@ -72,6 +72,10 @@ class Mount:
         assert ready, f"waited in vain for the server of {self.path}; see {self.log}"
         return self.says.readline().decode().strip()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send the server a signal."""
+        self._process.send_signal(number)
+
     def close(self, kill: bool = False) -> None:
         """Unmount; kill: end the server first, whatever it is doing."""
         if kill:

@@ -42,21 +42,26 @@ _numbers = itertools.count()
 
 
 class RunningFarm:
-    """A farm in a directory; use it with ``with``. Jobs that still run are killed in the end."""
+    """A farm in a directory; use it with ``with``. Jobs that still run are killed in the end.
 
-    def __init__(self, directory: Path, cpu: float = 2, memory: int = 1 << 34) -> None:
+    before: words before its command, for a machine that sees other things than this one (unshare).
+    """
+
+    def __init__(
+        self, directory: Path, cpu: float = 2, memory: int = 1 << 34, before: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         for name in farm.DIRECTORIES:
             (directory / name).mkdir(parents=True, exist_ok=True)
         farm.write(directory / "capacity", [cpu, memory])
-        self._arguments = [str(directory), str(cpu), str(memory)]
+        self._command = [*before, sys.executable, farm.__file__, str(directory), str(cpu), str(memory)]
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     def __enter__(self) -> RunningFarm:
         # In a session of its own, like a scheduler that somebody else has started long ago.
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, farm.__file__, *self._arguments],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -14,7 +14,7 @@ import pytest
 
 from jobtree import files, filesystems
 from jobtree.errors import StorageError, SyncFailed
-from tests.unit.test_files_removal import as_nobody, open_to_all
+from tests.unit.test_removing import as_nobody, open_to_all
 
 __all__ = ["open_to_all"]
 

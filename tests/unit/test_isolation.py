@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from jobtree.isolation import Baseline
-from tests.unit.test_files_removal import NOBODY
+from tests.unit.test_removing import NOBODY
 
 Answer = tuple[Optional[str], list[str]]
 

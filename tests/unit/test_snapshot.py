@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from jobtree import files, lock, snapshot, treedir
-from jobtree.errors import AnotherMaster, NotAJobTree, StorageError, UsageError
+from jobtree.contents import Counts
+from jobtree.errors import NotAJobTree, StorageError, UsageError
 from jobtree.events import ROOT_PARENT, Children, Job
 from jobtree.frames import Failure, Measures
 from jobtree.lock import TreeLock
 from jobtree.paths import FORMAT, TreePaths, job_id
 from jobtree.schema import ChildRow, FailureRow
-from jobtree.snapshot import Counts
 from jobtree.store import Store
 from jobtree.tree import Tree
 
@@ -407,34 +407,6 @@ def test_a_read_only_tree_that_another_machine_writes_to_is_not_believed(
 
 
 # -- what cannot be read ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Built]:
-    """As on a network file system: the master has the database for itself."""
-    monkeypatch.setattr(snapshot, "_PATIENCE_SECONDS", 0.01)
-    made = Built(tmp_path / "tree", exclusive=True)
-    yield made
-    made.store.close()
-
-
-def test_a_running_master_on_a_network_file_system_is_named(exclusive: Built) -> None:
-    holder = TreeLock(exclusive.paths)
-    holder.acquire()
-    with pytest.raises(AnotherMaster, match=f"with pid {os.getpid()}, and is on a network file system"):
-        snapshot.take(exclusive.paths)
-    holder.release()
-
-
-def test_somebody_else_who_locks_the_database(exclusive: Built) -> None:
-    with pytest.raises(StorageError, match="kept locked"):
-        snapshot.take(exclusive.paths)
-
-
-def test_once_it_has_ended_the_tree_is_read(exclusive: Built) -> None:
-    exclusive.commit("in order")
-    exclusive.store.close()
-    assert snapshot.take(exclusive.paths).state == snapshot.STOPPED
 
 
 def test_a_database_that_is_gone(built: Built) -> None:

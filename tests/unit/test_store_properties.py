@@ -10,7 +10,7 @@ from typing import Optional
 from hypothesis import settings
 from hypothesis.stateful import rule
 
-from jobtree import files
+from jobtree import removing
 from jobtree.events import Changes, Job
 from jobtree.store import _JOB, Store, _job
 from tests.unit.tree_histories import SHAPES, Histories, Rows, StoredTree, fields
@@ -101,7 +101,7 @@ class StoredHistories(Histories):
 
     def teardown(self) -> None:
         self.both.store.close()
-        files.remove_tree(self.both.directory)
+        removing.remove_tree(self.both.directory)
 
 
 TestStoredHistories = StoredHistories.TestCase

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from jobtree import files
+from jobtree import removing
 
 NOBODY = 65534
 
@@ -73,7 +73,7 @@ LOCKED: dict[str, dict[str, int]] = {
 def test_tree_goes_also_where_permissions_were_taken_away(open_to_all: Path, case: str) -> None:
     def action() -> None:
         build(open_to_all, LOCKED[case])
-        left = files.remove_tree(str(open_to_all / "t"))
+        left = removing.remove_tree(str(open_to_all / "t"))
         assert left is None, left
         assert not (open_to_all / "t").exists()
 
@@ -95,7 +95,7 @@ def test_permissions_outside_of_the_tree_stay_as_they_are(
 
     monkeypatch.setattr(os, "rmdir", busy)
 
-    left = files.remove_tree(str(tmp_path / "t"))
+    left = removing.remove_tree(str(tmp_path / "t"))
 
     assert left is not None
     assert "busy" in left
@@ -111,7 +111,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(open_to_all: Path) -> 
 
         def action() -> None:
             (open_to_all / "t" / "mine").mkdir()
-            left = files.remove_tree(str(open_to_all / "t"))
+            left = removing.remove_tree(str(open_to_all / "t"))
             assert left is not None
             assert "root's" in left
             assert os.listdir(open_to_all / "t") == ["root's"]
@@ -122,11 +122,11 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(open_to_all: Path) -> 
 @pytest.mark.parametrize("make", [os.mkdir, lambda path: Path(path).write_text("x")])
 def test_directory_file_or_nothing_at_all_goes(tmp_path: Path, make: Callable[[str], object]) -> None:
     path = str(tmp_path / "t")
-    assert files.remove_tree(path) is None
+    assert removing.remove_tree(path) is None
 
     make(path)
 
-    assert files.remove_tree(path) is None
+    assert removing.remove_tree(path) is None
     assert not os.path.lexists(path)
 
 
@@ -136,7 +136,7 @@ def test_deep_tree_goes(tmp_path: Path) -> None:
         deep /= "d"
     deep.mkdir(parents=True)
 
-    assert files.remove_tree(str(tmp_path / "t") + "/") is None
+    assert removing.remove_tree(str(tmp_path / "t") + "/") is None
     assert not (tmp_path / "t").exists()
 
 
@@ -150,8 +150,8 @@ def test_links_go_and_what_they_lead_to_stays(tmp_path: Path) -> None:
     (tmp_path / "t" / "to nothing").symlink_to("gone")
     (tmp_path / "link").symlink_to(outside)
 
-    assert files.remove_tree(str(tmp_path / "t")) is None
-    assert files.remove_tree(str(tmp_path / "link")) is None
+    assert removing.remove_tree(str(tmp_path / "t")) is None
+    assert removing.remove_tree(str(tmp_path / "link")) is None
 
     assert sorted(os.listdir(tmp_path)) == ["outside"]
     assert (outside / "file").read_text() == "x"

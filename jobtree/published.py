@@ -1,0 +1,108 @@
+"""What a master tells of its tree on a network file system, where nobody but it can open the database.
+
+    status.json     counts by class and state, running jobs, the first failures; at most every two seconds
+    a request       more than that: all failures, whole (jobtree.requests, kind "status")
+
+What must hold
+  - Both are bounded, however large the tree is, and neither delays the master for longer than that takes.
+  - A reader sees a whole file: it is renamed into place. It need not survive a power cut, and the master goes on when
+    it cannot be written: a full disk stops a run in its own place.
+  - It is believed only while the master that wrote it holds the tree's lock. Without one the reader opens the database.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+from jobtree import clock, contents, files, lock, requests
+from jobtree.contents import Contents, RunningJob
+from jobtree.errors import StorageError
+from jobtree.paths import TreePaths
+from jobtree.requests import Answer, Request
+from jobtree.store import Store
+
+log = logging.getLogger("jobtree")
+
+QUESTION = "status"
+"""The kind of a request for the whole of it."""
+
+EVERY_SECONDS = 2.0
+
+_MOST_CLASSES = 200
+_MOST_FAILURES = 50
+_MOST_RUNNING = 200
+_MOST_TEXT = 2000
+_MOST_FAILURES_ASKED = 2000
+_MOST_TEXT_ASKED = 100_000
+
+_FORMAT = 1
+
+Running = Callable[[], Sequence[RunningJob]]
+
+
+class Publisher:
+    """The master's side; where everybody can read the database it does nothing. running: tells what is running."""
+
+    def __init__(self, paths: TreePaths, store: Store, running: Running) -> None:
+        self._paths = paths
+        self._store = store
+        self._running = running
+        self._next = 0.0
+        self._failing = False
+
+    def turn(self, at_once: bool = False) -> None:
+        """After a commit: publish, if it is time to. at_once: because it is the last time."""
+        if self._store.only_connection is None:
+            return
+        now = clock.elapsed()
+        if now < self._next and not at_once:
+            return
+        self._next = now + EVERY_SECONDS
+        found = contents.shortened(self._contents(_MOST_FAILURES), _MOST_CLASSES, _MOST_TEXT)
+        body = {
+            "format": _FORMAT, "master": lock.owner(self._paths), "written": clock.wall(), **contents.to_json(found)
+        }  # fmt: skip
+        try:
+            files.replace(self._paths.status, json.dumps(body, indent=1).encode())
+            self._failing = False
+        except StorageError as error:
+            if not self._failing:
+                log.warning("how far the run is cannot be told to other machines: %s", error)
+            self._failing = True
+
+    def answer(self) -> Answer:
+        """The answer to a request of the kind QUESTION; outside of a transaction."""
+        if self._store.only_connection is None:
+            return Answer(False, "the database can be read by everybody here")
+        found = self._contents(_MOST_FAILURES_ASKED)
+        return Answer(
+            True, contents.to_json(contents.shortened(found, _MOST_FAILURES_ASKED, _MOST_TEXT_ASKED))
+        )
+
+    def _contents(self, failures: int) -> Contents:
+        assert self._store.only_connection is not None
+        found = contents.query(self._store.only_connection, failures)
+        return found._replace(running=tuple(self._running()[:_MOST_RUNNING]))
+
+
+def read(paths: TreePaths) -> Optional[Contents]:
+    """What the master that holds the lock has published; None if that is nothing yet."""
+    try:
+        stored = json.loads(files.read(paths.status) or b"{}")
+        if stored["format"] == _FORMAT and stored["master"] == lock.owner(paths):
+            return contents.from_json(stored)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # replaced at this moment, or another version's
+    return None
+
+
+def ask(paths: TreePaths, by: str, seconds: float) -> Optional[Contents]:
+    """All of it, from the master that runs the tree; None if it does not answer in that time."""
+    try:
+        answer = requests.ask(paths, Request(QUESTION, by), seconds, lambda: lock.is_held(paths))
+        return contents.from_json(answer.body) if answer is not None and answer.done else None
+    except (StorageError, KeyError, TypeError, AttributeError):
+        return None
