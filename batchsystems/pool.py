@@ -35,10 +35,11 @@ from batchsystems.abstract import (
     Setup,
     Submission,
 )
-from batchsystems.pool_hub import Given, Hub, HubAway, elapsed
+from batchsystems.pool_hub import Hub, HubAway, elapsed
 from batchsystems.pool_listener import Listener
 from batchsystems.pool_sealing import Sealer
 from batchsystems.pool_signing import END, KEY_FILE, Forged, end_from_json, load_key
+from batchsystems.pool_tracking import Missing, Tracked
 
 log = logging.getLogger("batchsystems.pool")
 
@@ -47,23 +48,10 @@ _ASK_SECONDS = 1.0
 _COUNT_SECONDS = 5.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between tries to reach a hub that does not answer."""
+_TIMEOUTS_OF_PATIENCE = 1.5
 _NODE_TIMEOUT = 120.0
 """What is supposed while no node has told its own."""
 _KEPT_ENDS = 100_000
-
-
-class _Job:
-    """A job that has been issued, or was listed, and whose end has not been reported."""
-
-    __slots__ = ("cancelled", "given", "missing_since", "sent", "told_again", "unfit_since")
-
-    def __init__(self, given: Optional[Given]) -> None:
-        self.given = given  # None: an earlier instance has submitted it
-        self.sent = given is None
-        self.cancelled = False
-        self.missing_since: Optional[float] = None
-        self.told_again = False
-        self.unfit_since: Optional[float] = None
 
 
 class Pool(AbstractBatchSystem):
@@ -98,7 +86,7 @@ class Pool(AbstractBatchSystem):
             self._about["max_cpu"] = round(max_cpu * 1000)
         if max_memory is not None:
             self._about["max_memory"] = max_memory
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Tracked] = {}
         self._reported: dict[str, None] = {}
         self._to_take: list[str] = []
         self._runs: dict[str, None] = {}
@@ -154,7 +142,7 @@ class Pool(AbstractBatchSystem):
         """Hand over submissions. Raises NeverFits, BatchSystemError."""
         self._require_open()
         self._check(submissions)
-        jobs = {submission.name: _Job(self._sealer.seal(submission)) for submission in submissions}
+        jobs = {submission.name: Tracked(self._sealer.seal(submission)) for submission in submissions}
         self._add_runs(jobs)
         self._jobs.update(jobs)
         self._queued += len(jobs)
@@ -213,7 +201,7 @@ class Pool(AbstractBatchSystem):
         there = self._hub.names(run)
         listed = [name for name in there if name not in self._reported]
         for name in listed:
-            self._jobs.setdefault(name, _Job(None))
+            self._jobs.setdefault(name, Tracked(None))
         self._add_runs(listed)
         held = [name for name in self._jobs if name.startswith(run + ".") and name not in set(there)]
         return sorted({*listed, *held})
@@ -221,6 +209,8 @@ class Pool(AbstractBatchSystem):
     def running(self) -> list[str]:
         """Names of the jobs that nodes have."""
         self._require_open()
+        if elapsed() < self._retry_at:
+            return []
         try:
             return [name for name in self._hub.running() if name not in self._reported]
         except HubAway as error:
@@ -337,7 +327,7 @@ class Pool(AbstractBatchSystem):
         self._failures += 1
         self._next_count = 0.0
         for job in self._jobs.values():
-            job.missing_since = None
+            job.nobody_knows()
 
     def _talk(self, now: float) -> None:
         for name in self._hand_over([name for name, job in self._jobs.items() if not job.sent]):
@@ -419,59 +409,27 @@ class Pool(AbstractBatchSystem):
 
     def _compare(self, now: float, there: set[str]) -> None:
         """What the hub has forgotten, what it should have, and what no node can ever run."""
+        grace = _TIMEOUTS_OF_PATIENCE * (self._longest_timeout or _NODE_TIMEOUT)
+        largest = self.capacity() if self._sizes else None
         for name, job in list(self._jobs.items()):
-            if not job.sent:
-                continue
             if name in there:
-                job.missing_since, job.told_again = None, False
+                job.is_there()
+                end = job.never_fits(name, now, largest, self._patience) if largest is not None else None
                 # Nothing is said of it before it is certain that it will not begin.
-                if self._fits_nobody(job, now) and self._hub.cancel([name], 0.0):
-                    self._report(self._never(name, job))
-                continue
-            if job.missing_since is None:
-                job.missing_since = now
-                self._next_count = min(self._next_count, now + self._grace_of_missing() / 4)
-            elif now - job.missing_since > self._grace_of_missing():
-                self._is_missing(name, job)
-        # It came back as it was before, or the node did not know that we know.
+                if end is not None and self._hub.cancel([name], 0.0):
+                    self._report(end)
+            elif job.sent:
+                self._next_count = min(self._next_count, now + grace / 8)
+                self._is_missing(name, job, job.is_missing(now, grace))
         for name in there:
             if name in self._reported and name not in self._cancels:
-                self._cancels[name] = 0.0
+                self._cancels[name] = 0.0  # it came back as it was before
 
-    def _grace_of_missing(self) -> float:
-        return 1.5 * (self._longest_timeout or _NODE_TIMEOUT)
-
-    def _is_missing(self, name: str, job: _Job) -> None:
-        if job.cancelled:
-            detail = "the hub does not know it any more"
-            self._report(End(name, EndKind.KILLED, reason=Reason.CANCELLED, detail=detail))
-        elif job.given is None or job.told_again:
-            self._report(End(name, EndKind.LOST, detail="the hub has lost it"))
-        else:
+    def _is_missing(self, name: str, job: Tracked, verdict: Missing) -> None:
+        if verdict is Missing.OVER:
+            self._report(job.end_of_missing(name))
+        elif verdict is Missing.AGAIN:
             log.warning("the hub has lost %s, which is submitted again", name)
-            job.sent, job.told_again, job.missing_since = False, True, None
-
-    def _fits_nobody(self, job: _Job, now: float) -> bool:
-        """Whether a job has waited for too long for a node that is large enough, while others were there."""
-        if job.given is None or not self._sizes or (capacity := self.capacity()) is None:
-            return False
-        _, cpu, memory, _ = job.given.line.split(" ", 3)
-        if int(cpu) <= 1000 * capacity.cpu and int(memory) <= capacity.memory:
-            job.unfit_since = None
-            return False
-        job.unfit_since = now if job.unfit_since is None else job.unfit_since
-        return now - job.unfit_since >= self._patience
-
-    def _never(self, name: str, job: _Job) -> End:
-        assert job.given is not None
-        _, cpu, memory, _ = job.given.line.split(" ", 3)
-        capacity = self.capacity()
-        assert capacity is not None
-        resource, asked, most = ("cores", int(cpu) / 1000, capacity.cpu)
-        if asked <= most:
-            resource, asked, most = "memory", int(memory), capacity.memory
-        detail = f"{NeverFits(name, resource, asked, most)} No larger node came for {self._patience:g} s."
-        return End(name, EndKind.KILLED, reason=Reason.NEVER_FITS, detail=detail)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 

@@ -193,8 +193,12 @@ for _, name in ipairs(cjson.decode(ARGV[12])) do
   end
 end
 for _, name in ipairs(call('SMEMBERS', S .. 'held:' .. node)) do
-  if not runs[name] then
-    table.insert(answer.again, {name, call('HGET', S .. 'line', name), call('HGET', S .. 'payload', name)})
+  local line, payload = call('HGET', S .. 'line', name), call('HGET', S .. 'payload', name)
+  if not line or not payload then
+    call('SREM', S .. 'held:' .. node, name)  -- somebody has removed a part of it by hand
+    call('HDEL', S .. 'claim', name)
+  elseif not runs[name] then
+    table.insert(answer.again, {name, line, payload})
   end
 end
 local cancels = call('HGETALL', S .. 'cancel:' .. node)

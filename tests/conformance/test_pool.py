@@ -48,7 +48,7 @@ def pool(server: RedisServer) -> Iterator[None]:
         with RunningPool(server, Path(name)) as _pool:
             # In the environment, where the master that is killed finds it too.
             os.environ.update({URL: server.url, DIRECTORY: name})
-            _pool.start()
+            _pool.start(timeout=4)
             yield
         for variable in (URL, DIRECTORY):
             del os.environ[variable]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from collections.abc import Iterator
@@ -83,6 +84,11 @@ def test_a_run_with_access_control(bench: Bench, tmp_path: Path, variant: Varian
         assert leftovers(bench) == []
         seen = ran.out + ran.err + log_of(pool) + (tmp_path / "tree" / "settings.json").read_text()
         assert redis.PASSWORD not in seen
+        for what in ("nodes", "jobs", "users", "runs", "sick"):
+            shown = bench.run(
+                "jobTreePool", *server.options("--"), "--keyFile", str(pool.key_file), "list", what
+            )
+            assert shown.status == 0, shown.err
         wrong = tmp_path / "wrong"
         wrong.write_text("something else")
         wrong.chmod(0o600)
@@ -231,6 +237,54 @@ def test_a_node_that_is_told_to_end_ends_its_jobs_and_leaves(bench: Bench, pool:
 
     run.ended().succeeded()
     ended_once(bench)
+
+
+def test_what_there_is_can_be_seen_and_a_node_be_drained(bench: Bench, pool: RunningPool) -> None:
+    node = pool.start(2)
+    run = start(bench, pool)
+    arrived = [bench.gate.arrival(), bench.gate.arrival()]
+    command = ("jobTreePool", *pool.server.options("--"), "--keyFile", str(pool.key_file))
+
+    nodes = json.loads(bench.run(*command, "list", "nodes", "--json").out)
+    assert [(row["cores"], row["jobs"], row["state"]) for row in nodes] == [(2, 2, "up")]
+    wait_until(lambda: len(pool.row(node)["health"]["jobs"]) == 2, "that the jobs are measured")
+    used = json.loads(bench.run(*command, "list", "jobs", "--json").out)
+    assert all(row["used"]["memory"] > 1 << 20 for row in used if row["state"] == "running")
+    drained = bench.run(*command, "drain", nodes[0]["host"])
+    assert nodes[0]["node"] in drained.out
+    assert "drained" in bench.run(*command, "list", "nodes").out
+    assert "load" in bench.run(*command, "health", nodes[0]["node"]).out
+    assert bench.run(*command, "drain", "nobody").status == 2
+    bench.gate.let_through(2)
+    assert gone(arrived)
+    wait_until(lambda: pool.row(node)["jobs"] == 0, "the end of what it had")
+    bench.run(*command, "undrain", nodes[0]["node"])
+    bench.gate.let_through(2)
+
+    run.ended().succeeded()
+    assert counted(bench) == complete(4)
+
+
+def test_nodes_that_end_by_themselves(pool: RunningPool) -> None:
+    """As jobs of a scheduler should."""
+    idle = pool.start(1, "1G", 6, "--idle", "0.1")
+    old = pool.start(1, "1G", 6, "--lifetime", "0.1")
+    asked = pool.start(1)
+    asked.send(signal.SIGUSR1)
+
+    assert [node.ended() for node in (idle, old, asked)] == [0, 0, 0]
+    assert pool.report("nodes") == []
+
+
+def test_a_node_that_cannot_reach_its_hub_says_so(pool: RunningPool, bench: Bench) -> None:
+    refused = bench.run("jobTreeNode", "--hub", "redis://localhost:1", "--keyFile", str(pool.key_file))
+
+    assert refused.status == 2
+    assert "cannot be reached" in refused.err
+    assert "Traceback" not in refused.err
+    shown = bench.run("jobTreeNode", "--hub", "redis://ada:tiger@localhost", "--keyFile", str(pool.key_file))
+    assert shown.status == 2
+    assert "tiger" not in shown.err
 
 
 def test_the_sort_example_with_everything_killed(bench: Bench, pool: RunningPool, tmp_path: Path) -> None:
