@@ -56,9 +56,10 @@ class Values:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._unjudged = False
-        # Lists of the moment: values just taken in; holders that are gone; values that have lost a mention.
-        for table in ("fresh (token BLOB)", "gone (holder)", "loose (token BLOB)"):
+        # The row behind which values have been taken in and not been judged yet; None: there is none.
+        self._newest: Optional[int] = None
+        # Lists of the moment: holders that are gone; values that have lost a mention.
+        for table in ("gone (holder)", "loose (token BLOB)"):
             connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
         # How many mentions there are beside the one of the run's result; with none, nothing needs to be looked up.
         self._mentions: int = connection.execute(
@@ -96,6 +97,8 @@ class Values:
         if not returned:
             return []
         connection = self._connection
+        newest: int = connection.execute("SELECT ifnull(max(rowid), 0) FROM promised").fetchone()[0]
+        self._newest = newest if self._newest is None else min(newest, self._newest)
         files = []
         for value in returned:
             if value.file is not None:
@@ -107,23 +110,20 @@ class Values:
         connection.executemany(
             "INSERT OR IGNORE INTO promised VALUES (?, ?, ?)", [(v.token, v.value, v.file) for v in returned]
         )
-        connection.executemany("INSERT INTO temp.fresh VALUES (?)", [(v.token,) for v in returned])
         for value in returned:
             if value.mentions:
                 self.mention(value.token, value.mentions)
-        self._unjudged = True
         return files
 
     def judge(self) -> list[str]:
         """Drop the values taken in since the last call that nobody mentions. Returns files to remove."""
-        if not self._unjudged:
+        if self._newest is None:
             return []
-        self._unjudged = False
-        execute = self._connection.execute
-        loose = execute(
-            f"INSERT INTO temp.loose SELECT DISTINCT token FROM temp.fresh AS loose WHERE {_NOBODY}"
+        fresh, self._newest = self._newest, None
+        loose = self._connection.execute(
+            f"INSERT INTO temp.loose SELECT token FROM promised AS loose WHERE rowid > ? AND {_NOBODY}",
+            (fresh,),
         )
-        execute("DELETE FROM temp.fresh")
         files: list[str] = []
         if loose.rowcount:  # mostly there is none
             self._release(self._drop_loose(files), files)

@@ -62,7 +62,6 @@ def run(*command: object, directory: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_every_line_of_the_table_runs_and_its_results_are_right(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     place = tmp_path / "runs"
@@ -96,6 +95,28 @@ def test_where_time_goes_shows_floors_and_shares(tmp_path: Path) -> None:
     assert "| unpickling the target |" in output
     assert "| reading and decoding frames |" in output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_engines_that_need_no_installing_are_compared_and_their_sums_are_right(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    place = tmp_path / "runs"
+    place.mkdir()
+    engines = ("--only", "jobtree-no-values", "--only", "process-pool", "--only", "dask")
+
+    output = run(
+        BENCHMARKS / "peers" / "compare.py", *engines, "--scale", 0.001, "--directory", place, "--json", found,
+        directory=tmp_path,
+    )  # fmt: skip
+
+    rows = {row["engine"]: row for row in json.loads(found.read_text())["engines"]}
+    assert list(rows) == ["jobtree", "jobtree, no values", "ProcessPoolExecutor", "Dask distributed"]
+    assert rows["ProcessPoolExecutor"]["ratio"] > 0
+    assert "failed" in rows["Dask distributed"], (
+        "it is not installed here, and the comparison goes on without it"
+    )
+    assert all(name in output for name in rows)
+    assert list(place.iterdir()) == [], "runs have left something behind"
 
 
 @pytest.fixture(scope="module")

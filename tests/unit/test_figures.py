@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import figures
+from benchmarks.where_time_goes import FLOORS_OF_A_TARGET
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,27 @@ def test_what_a_small_run_found_is_not_judged(results: Any) -> None:
 
     assert "missed" not in made["bench"] + made["peers"]
     assert made["misses"] == "None is missed."
+
+
+def test_a_miss_says_what_it_would_leave_beside_the_floors(results: Any) -> None:
+    where = {**results["where"], "floors": dict.fromkeys(FLOORS_OF_A_TARGET, 1.0)}
+    line = next(line for line in results["bench"]["lines"] if line["name"] == "fan-out")
+    own, other = results["peers"]["engines"][0], results["peers"]["engines"][-1]
+    bench = {**results["bench"], "lines": [{**line, "value": 10_000, "asked": 20_000, "passed": False}]}
+    peers = {"engines": [own, {**other, "running": 10_000, "asked": 2, "passed": False}]}
+
+    made = figures.tables({**results, "where": where, "bench": bench, "peers": peers})["misses"]
+
+    assert "That leaves 100.0 us of both cores for each target." in made
+    assert "that is 50.0 us of wall clock" in made
+    # A row, a write, a pickle and its reading, the questions; for the value two rows, a pickle and its reading more.
+    assert "leaves 91.0 us of CPU" in made
+
+
+def test_what_cannot_be_measured_here_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(figures.PROGRAMS, "peers", ("compare.py", "/nowhere/python"))
+
+    assert figures.measure("peers", (), "0.00") == 2
+    assert "`make bench-peers` makes it" in capsys.readouterr().out
