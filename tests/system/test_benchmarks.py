@@ -173,14 +173,5 @@ def test_a_look_at_a_tree_imports_little(tmp_path: Path) -> None:
 
     modules = set(run("-c", code, directory=tmp_path).split())
 
-    for_others = {
-        "filelock",
-        "psutil",
-        "cloudpickle",
-        "dataclasses",
-        "inspect",
-        "random",
-        "subprocess",
-        "jobtree.store",
-    }
+    for_others = {"filelock", "psutil", "cloudpickle", "dataclasses", "inspect", "random", "subprocess"}
     assert modules & for_others == set()
