@@ -37,7 +37,7 @@ from batchsystems.abstract import (
 )
 from batchsystems.pool_hub import Hub, HubAway, elapsed
 from batchsystems.pool_listener import Listener
-from batchsystems.pool_sealing import Sealer
+from batchsystems.pool_sealing import GPUS, Sealer
 from batchsystems.pool_signing import END, KEY_FILE, Forged, end_from_json, load_key
 from batchsystems.pool_tracking import Missing, Tracked
 
@@ -93,7 +93,8 @@ class Pool(AbstractBatchSystem):
         self._cancels: dict[str, float] = {}
         self._avoid: Optional[frozenset[str]] = None
         self._ends: list[End] = []
-        self._sizes: list[tuple[float, int, float, int]] = []
+        self._nodes: list[Capacity] = []
+        self._free_cores = 0
         self._capacity: Optional[Capacity] = None
         self._longest_timeout = 0.0
         self._queued = 0
@@ -131,7 +132,7 @@ class Pool(AbstractBatchSystem):
             setup.directory,
             options["poolPriority"],
             options["poolPatience"],
-            Capacity(*largest) if largest else None,
+            largest,
             setup.max_cpu,
             setup.max_memory,
         )
@@ -221,28 +222,37 @@ class Pool(AbstractBatchSystem):
         """As large as the largest node that was ever seen, or that may come."""
         if self._capacity is None or self._largest is None:
             return self._capacity
+        gpus = max(self._capacity.countable[GPUS], self._largest.countable[GPUS])
         return Capacity(
-            max(self._capacity.cpu, self._largest.cpu), max(self._capacity.memory, self._largest.memory)
+            max(self._capacity.cpu, self._largest.cpu),
+            max(self._capacity.memory, self._largest.memory),
+            {GPUS: gpus},
         )
 
     def slots(self, resources: Resources) -> Optional[int]:
         """So many as the nodes that are there can run."""
-        if not self._sizes:
+        if not self._nodes:
             return None
         number = 0
-        for cpu, memory, _, _ in self._sizes:
-            by_cpu = int(cpu / resources.cpu + 1e-6) if resources.cpu else math.inf
-            by_memory = memory // resources.memory if resources.memory else math.inf
-            fitting = min(by_cpu, by_memory)
-            number += int(max(cpu, 1) if fitting == math.inf else fitting)
+        gpus = resources.countable.get(GPUS, 0)
+        for node in self._nodes:
+            by_cpu = int(node.cpu / resources.cpu + 1e-6) if resources.cpu else math.inf
+            by_memory = node.memory // resources.memory if resources.memory else math.inf
+            by_gpus = node.countable[GPUS] // gpus if gpus else math.inf
+            fitting = min(by_cpu, by_memory, by_gpus)
+            number += int(max(node.cpu, 1) if fitting == math.inf else fitting)
         return number
+
+    def counts(self, name: str) -> bool:
+        """Graphics cards of nodes are counted."""
+        return name == GPUS
 
     def queue_room(self) -> int:
         """A job for each free core of the pool, and one more for each core, less what waits."""
         self._require_open()
         if self._trouble is not None:
             return 0
-        room = sum(int(free) + max(1, int(cpu)) for cpu, _, free, _ in self._sizes)
+        room = self._free_cores + sum(max(1, int(node.cpu)) for node in self._nodes)
         return max(0, max(2, room) - min(self._queued, len(self._jobs)))
 
     def avoid(self, hosts: Collection[str]) -> None:
@@ -284,6 +294,9 @@ class Pool(AbstractBatchSystem):
                 raise NeverFits(name, "cores", wanted.cpu, capacity.cpu)
             if capacity is not None and wanted.memory > capacity.memory:
                 raise NeverFits(name, "memory", wanted.memory, capacity.memory)
+            gpus = wanted.countable.get(GPUS, 0)
+            if capacity is not None and gpus > capacity.countable[GPUS]:
+                raise NeverFits(name, GPUS, gpus, capacity.countable[GPUS])
 
     def _add_runs(self, names: Iterable[str]) -> None:
         for run in {name.rpartition(".")[0] for name in names}:
@@ -396,21 +409,17 @@ class Pool(AbstractBatchSystem):
 
     def _measure(self, news: dict[str, list[str]]) -> None:
         """Sizes of the nodes, and what is free there."""
-        sizes = [size.split(" ")[:2] for size in news["sizes"]]
-        free = [each.split(" ") for each in news["free"]]
-        free += [["0", "0"]] * (len(sizes) - len(free))
-        self._sizes = [
-            (int(cpu) / 1000, int(memory), int(f) / 1000, int(m))
-            for (cpu, memory), (f, m) in zip(sizes, free)
-        ]
+        sizes = [size.split(" ") for size in news["sizes"]]
+        self._nodes = [_capacity(cpu, memory, gpus) for cpu, memory, gpus, *_ in sizes]
+        self._free_cores = sum(int(free.split(" ")[0]) // 1000 for free in news["free"])
         self._longest_timeout = max(self._longest_timeout, *(int(t) / 1000 for t in news["timeouts"]), 0.0)
-        cpu, memory = news["largest"]
-        self._capacity = Capacity(int(cpu) / 1000, int(memory)) if cpu and memory else None
+        cpu, memory, gpus = news["largest"]
+        self._capacity = _capacity(cpu, memory, gpus or "0") if cpu and memory else None
 
     def _compare(self, now: float, there: set[str]) -> None:
         """What the hub has forgotten, what it should have, and what no node can ever run."""
         grace = _TIMEOUTS_OF_PATIENCE * (self._longest_timeout or _NODE_TIMEOUT)
-        largest = self.capacity() if self._sizes else None
+        largest = self.capacity() if self._nodes else None
         for name, job in list(self._jobs.items()):
             if name in there:
                 job.is_there()
@@ -454,3 +463,7 @@ class Pool(AbstractBatchSystem):
         except (BlockingIOError, TimeoutError, socket.timeout):
             pass
         return woken
+
+
+def _capacity(cpu: str, memory: str, gpus: str) -> Capacity:
+    return Capacity(int(cpu) / 1000, int(memory), {GPUS: int(gpus)})

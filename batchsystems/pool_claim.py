@@ -20,11 +20,12 @@ from __future__ import annotations
 from batchsystems.pool_scripts import Script
 
 # ARGV: space, user, node, host, free cpu, free memory, all cpu, all memory, most jobs, overtakings, seconds of rest,
-# place, [name, end, whether the node is to blame] ... in JSON.
+# place, [name, end, whether the node is to blame, why] ... in JSON, free graphics cards, all graphics cards.
 # Returns why nothing more was given, then name, line, payload of each job.
 _CLAIM = """
 local node, host = ARGV[3], ARGV[4]
 local cpu, memory, all_cpu, all_memory = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local gpus, all_gpus = tonumber(ARGV[14]), tonumber(ARGV[15])
 local most, patience, place = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[12]
 local moment = now()
 local function judge(blamed, why)
@@ -108,7 +109,7 @@ local function about(run)
     if call('SISMEMBER', S .. 'avoid:' .. run, host) == 1 then
       local sizes = call('HVALS', S .. 'size')
       for _, size in ipairs(sizes) do
-        local elsewhere = string.match(size, '^%S+ %S+ (.*)$')
+        local elsewhere = string.match(size, '^%S+ %S+ %S+ (.*)$')
         if call('SISMEMBER', S .. 'avoid:' .. run, elsewhere) == 0 then abouts[run].here = false end
       end
     end
@@ -128,12 +129,12 @@ end
 
 local lines = {}
 for _, id in ipairs(call('SMEMBERS', S .. 'lines')) do
-  local priority, line_cpu, line_memory, run = parts(id)
-  if line_cpu <= all_cpu and line_memory <= all_memory and about(run).here then
+  local priority, line_cpu, line_memory, line_gpus, run = parts(id)
+  if line_cpu <= all_cpu and line_memory <= all_memory and line_gpus <= all_gpus and about(run).here then
     local name, seq = head(id)
     if name then
-      table.insert(lines, {id = id, priority = priority, cpu = line_cpu, memory = line_memory, run = run, name = name,
-        seq = seq, jumped = tonumber(call('HGET', S .. 'jumped', id) or 0), before = 0})
+      table.insert(lines, {id = id, priority = priority, cpu = line_cpu, memory = line_memory, gpus = line_gpus,
+        run = run, name = name, seq = seq, jumped = tonumber(call('HGET', S .. 'jumped', id) or 0)})
     end
   end
 end
@@ -146,6 +147,7 @@ local function better(a, b)
   if a.priority ~= b.priority then return a.priority > b.priority end
   local use_a, use_b = in_use('c ' .. a.run), in_use('c ' .. b.run)
   if a.run ~= b.run and use_a ~= use_b then return use_a < use_b end
+  if a.gpus ~= b.gpus then return a.gpus > b.gpus end
   if a.cpu ~= b.cpu then return a.cpu > b.cpu end
   if a.memory ~= b.memory then return a.memory > b.memory end
   return a.seq < b.seq
@@ -154,7 +156,7 @@ local function choose()
   local best, due
   for _, line in ipairs(lines) do
     if line.name and allowed(line) then
-      local fits = line.cpu <= cpu and line.memory <= memory
+      local fits = line.cpu <= cpu and line.memory <= memory and line.gpus <= gpus
       if line.jumped >= patience and (fits or not kept_for_another(line.id)) and (not due or line.seq < due.seq) then
         due = line
         due.fits = fits
@@ -174,7 +176,7 @@ while #given / 3 < most do
   claim(line.name, line.id, node)
   use['c ' .. line.run] = in_use('c ' .. line.run) + line.cpu
   use['m ' .. line.run] = in_use('m ' .. line.run) + line.memory
-  cpu, memory = cpu - line.cpu, memory - line.memory
+  cpu, memory, gpus = cpu - line.cpu, memory - line.memory, gpus - line.gpus
   for _, given_one in ipairs({line.name, line.id, call('HGET', S .. 'payload', line.name)}) do
     table.insert(given, given_one)
   end
@@ -196,11 +198,13 @@ for i = 2, #given, 3 do
   local _, taken_cpu, taken_memory = parts(given[i])
   free_cpu, free_memory = free_cpu - taken_cpu, free_memory - taken_memory
 end
-call('HSET', S .. 'free', node, text(free_cpu) .. ' ' .. text(free_memory))
+call('HSET', S .. 'free', node, text(free_cpu) .. ' ' .. text(free_memory) .. ' ' .. text(gpus))
 if place ~= '' then
   local wants = false
   for _, line in ipairs(lines) do
-    if line.name and line.cpu <= free_cpu and line.memory <= free_memory and allowed(line) then wants = true end
+    if line.name and line.cpu <= free_cpu and line.memory <= free_memory and line.gpus <= gpus and allowed(line) then
+      wants = true
+    end
   end
   if why == 'drained' or why == 'sick' then wants = false end
   local entry = {u = ARGV[2], c = all_cpu - free_cpu, m = all_memory - free_memory, C = all_cpu, M = all_memory,

@@ -36,7 +36,7 @@ from batchsystems.abstract import BatchSystemError, End, EndKind, Reason, Resour
 from batchsystems.pool_hub import Given, Hub, HubAway, elapsed
 from batchsystems.pool_jobs import GuardedStarter
 from batchsystems.pool_listener import Listener
-from batchsystems.pool_sealing import milli, open_sealed
+from batchsystems.pool_sealing import GPUS, milli, open_sealed
 from batchsystems.pool_signing import END, Forged, end_as_json
 from batchsystems.single_machine import SingleMachine
 
@@ -63,6 +63,7 @@ class NodeSettings:
     """What a node is started with.
 
     `cpu`, `memory` (bytes)  what its jobs may have together
+    `gpus`      graphics cards that its jobs may have, numbered from 0; None: those that this process may use
     `timeout`   seconds of silence after which it is abandoned
     `place`     nodes with the same one share a machine; "": none does
     `grace`     seconds that jobs have to end when the node is told to
@@ -79,6 +80,7 @@ class NodeSettings:
     idle: Optional[float] = None
     lifetime: Optional[float] = None
     rest: float = 60.0
+    gpus: Optional[int] = None
     host: str = field(default_factory=socket.gethostname)
 
 
@@ -90,7 +92,8 @@ class Node:
         self._hub = hub
         self._settings = settings
         self._starter = GuardedStarter(settings.timeout * pool_watch.GUARD)
-        self._machine = SingleMachine(settings.cpu, settings.memory, self._starter)
+        self._machine = SingleMachine(settings.cpu, settings.memory, self._starter, settings.gpus)
+        self._gpus = self._machine.capacity().countable[GPUS]
         self._watch = pool_watch.Watch(pool_watch.period(settings.timeout))
         self._listener = Listener(hub, lambda: [self.name], self._machine.wake)
         self._jobs: dict[str, tuple[Given, Resources]] = {}
@@ -215,7 +218,7 @@ class Node:
         answer = self._hub.beat(
             self.name, self._beats, json.dumps(about), round(settings.cpu * 1000), settings.memory, settings.host,
             round(settings.timeout * 1000), round(period * 1000), json.dumps(health),
-            json.dumps([*self._jobs, *self._to_tell]), json.dumps(back),
+            json.dumps([*self._jobs, *self._to_tell]), json.dumps(back), self._gpus,
         )  # fmt: skip
         self._answered = now
         self._starter.answered(now)
@@ -255,10 +258,11 @@ class Node:
             for name, end in told
         ]
         cpu = round(settings.cpu * 1000) - sum(milli(wanted) for _, wanted in self._jobs.values())
+        gpus = self._gpus - sum(wanted.countable[GPUS] for _, wanted in self._jobs.values())
         memory = settings.memory - sum(wanted.memory for _, wanted in self._jobs.values())
         why, given = self._hub.claim(
             self.name, settings.host, cpu, memory, round(settings.cpu * 1000), settings.memory, most, _OVERTAKINGS,
-            settings.rest, settings.place, json.dumps(ends),
+            settings.rest, settings.place, json.dumps(ends), gpus, self._gpus,
         )  # fmt: skip
         for name, end in told:
             del self._to_tell[name]

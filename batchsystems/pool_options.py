@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from batchsystems.abstract import BackendOption
+from batchsystems.abstract import BackendOption, Capacity
 from batchsystems.pool_hub import check_url
+from batchsystems.pool_sealing import GPUS
 from batchsystems.pool_signing import KEY_FILE, PASSWORD_FILE
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -23,12 +24,13 @@ def read_memory(text: str) -> int:
     return int(size)
 
 
-def read_size(text: str) -> tuple[float, int]:
-    """Cores and bytes, from "64,512G". Raises ValueError."""
-    cores, comma, memory = text.partition(",")
-    if not comma or not 0 < float(cores) < 1e6:
+def read_size(text: str) -> Capacity:
+    """A node, from "64,512G", or "64,512G,4" with graphics cards. Raises ValueError."""
+    words = text.split(",")
+    if not 2 <= len(words) <= 3 or not 0 < float(words[0]) < 1e6:
         raise ValueError(f"{text!r} is no size of a node")
-    return float(cores), read_memory(memory)
+    gpus = int(words[2]) if len(words) == 3 else 0
+    return Capacity(float(words[0]), read_memory(words[1]), {GPUS: gpus})
 
 
 def _size(value: object) -> str:
@@ -69,8 +71,8 @@ OPTIONS = (
         "seconds, 0 or more", "SECONDS",
     ),
     BackendOption(
-        "--poolLargest", "Cores and memory of the largest node that may yet come (64,512G).", None, _size,
-        "cores and memory, such as 64,512G", "CORES,MEMORY",
+        "--poolLargest", "Cores, memory, graphics cards of the largest node that may come (64,512G,4).", None, _size,
+        "cores, memory and perhaps graphics cards, such as 64,512G,4", "SIZE",
     ),
     BackendOption(
         "--poolPasswordFile", f"A file with the password for the hub; default: {PASSWORD_FILE}, if it is there.", None,

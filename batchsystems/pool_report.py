@@ -31,8 +31,8 @@ class Report:
                 if node not in sizes:
                     continue  # it has left meanwhile
                 about = json.loads(text)
-                cpu, memory, host = sizes[node].split(" ", 2)
-                free_cpu, free_memory = free.get(node, "0 0").split(" ")
+                cpu, memory, gpus, host = sizes[node].split(" ", 3)
+                free_cpu, free_memory, free_gpus = free.get(node, "0 0 0").split(" ")
                 health = self._health(space, node, 1)
                 rows.append(
                     {
@@ -45,6 +45,8 @@ class Report:
                         "free_cores": int(free_cpu) / 1000,
                         "memory": int(memory),
                         "free_memory": int(free_memory),
+                        "gpus": int(gpus),
+                        "free_gpus": int(free_gpus),
                         "jobs": int(self._hub.asked("SCARD", f"{space}held:{node}")),
                         "silent_seconds": round(self._now - int(seen[node]) / 1000, 1),
                         "timeout": about["timeout"],
@@ -62,7 +64,7 @@ class Report:
             claims, waiting = self._hash(space + "claim"), self._waiting_numbers(space)
             measured = self._measured(space, set(claims.values()))
             for name, line in self._hash(space + "line").items():
-                priority, cpu, memory, run = line.split(" ", 3)
+                priority, cpu, memory, gpus, run = line.split(" ", 4)
                 node = claims.get(name)
                 rows.append(
                     {
@@ -74,6 +76,7 @@ class Report:
                         "priority": int(priority),
                         "cores": int(cpu) / 1000,
                         "memory": int(memory),
+                        "gpus": int(gpus),
                         "used": measured.get(name),
                         "ahead": waiting.get(name),
                     }

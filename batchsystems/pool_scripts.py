@@ -8,7 +8,7 @@ keep its users out of each other's spaces. In a space
 
     S payload, S line, S seq     name -> signed command; line; number in the order of submission
     S q:LINE                     the names that wait, by number. A line holds the jobs of one run and one shape, and is
-                                 named "PRIORITY CPU MEMORY RUN" (thousandths of a core, bytes)
+                                 named "PRIORITY CPU MEMORY GPUS RUN" (thousandths of a core, bytes)
     S lines, S jumped, S reserved  lines with a job in them; how often each was overtaken; the node that is kept free
     S claim, S held:NODE         who runs what
     S cancel:NODE                name -> grace, until the job has ended
@@ -39,8 +39,8 @@ local function text(n) return string.format('%.0f', n) end
 local function now() local t = call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
 local function run_of(name) return string.match(name, '^(.*)%.[^.]*$') or name end
 local function parts(line)
-  local priority, cpu, memory, run = string.match(line, '^(%S+) (%d+) (%d+) (.*)$')
-  return tonumber(priority), tonumber(cpu), tonumber(memory), run
+  local priority, cpu, memory, gpus, run = string.match(line, '^(%S+) (%d+) (%d+) (%d+) (.*)$')
+  return tonumber(priority), tonumber(cpu), tonumber(memory), tonumber(gpus), run
 end
 local function wake(who)
   local key = S .. 'wake:' .. who
@@ -65,7 +65,7 @@ local function recovery()
   return boot, known[3] == '0' and known[2] or nil
 end
 local function charge(line, sign)
-  local _, cpu, memory, run = parts(line)
+  local _, cpu, memory, _, run = parts(line)
   for what, amount in pairs({['c ' .. run] = cpu, ['m ' .. run] = memory}) do
     if amount ~= 0 and call('HINCRBY', S .. 'use', what, text(sign * amount)) <= 0 then
       call('HDEL', S .. 'use', what)
@@ -160,7 +160,7 @@ return {}
 """
 
 # ARGV: space, user, node, number of the beat, about the node, cpu, memory, host, timeout (ms), period (ms), health,
-# names that it runs, names that it gives back; the last three in JSON.
+# names that it runs, names that it gives back (these three in JSON), graphics cards.
 # Returns in JSON: unknown, kill, again, cancel, watch.
 _BEAT = """
 local node, moment = ARGV[3], now()
@@ -169,9 +169,9 @@ local boot, held_back = recovery()
 call('HSET', S .. 'nodes', node, ARGV[5])
 call('HSET', S .. 'beat', node, ARGV[4])
 call('HSET', S .. 'seen', node, text(moment))
-call('HSET', S .. 'size', node, ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[8])
+call('HSET', S .. 'size', node, ARGV[6] .. ' ' .. ARGV[7] .. ' ' .. ARGV[14] .. ' ' .. ARGV[8])
 call('HSET', S .. 'timeout', node, ARGV[9])
-for what, size in pairs({cpu = ARGV[6], memory = ARGV[7]}) do
+for what, size in pairs({cpu = ARGV[6], memory = ARGV[7], gpus = ARGV[14]}) do
   if tonumber(size) > tonumber(call('HGET', S .. 'largest', what) or 0) then
     call('HSET', S .. 'largest', what, size)
   end
@@ -232,7 +232,7 @@ end
 # ARGV: space, node, the number of the beat after which it has been silent.
 _ABANDON = """
 if call('HGET', S .. 'beat', ARGV[2]) ~= ARGV[3] then return -1 end
-local host = string.match(call('HGET', S .. 'size', ARGV[2]) or '', '^%S+ %S+ (.*)$')
+local host = string.match(call('HGET', S .. 'size', ARGV[2]) or '', '^%S+ %S+ %S+ (.*)$')
 local number = drop_node(ARGV[2])
 call('LPUSH', S .. 'gone', cjson.encode({node = ARGV[2], host = host, at = now(), jobs = number}))
 call('LTRIM', S .. 'gone', 0, 49)
@@ -265,7 +265,7 @@ for _, run in ipairs(cjson.decode(ARGV[2])) do
   for i = 1, #found, 2 do table.insert(answer.ends, {found[i], found[i + 1]}) end
   if ARGV[4] == '1' then
     for _, line in ipairs(call('SMEMBERS', S .. 'lines')) do
-      local _, _, _, owner = parts(line)
+      local _, _, _, _, owner = parts(line)
       if owner == run then queued = queued + call('ZCARD', S .. 'q:' .. line) end
     end
   end
@@ -275,7 +275,7 @@ if ARGV[4] == '1' then
   answer.sizes = call('HVALS', S .. 'size')
   answer.free = call('HVALS', S .. 'free')
   answer.timeouts = call('HVALS', S .. 'timeout')
-  answer.largest = call('HMGET', S .. 'largest', 'cpu', 'memory')
+  answer.largest = call('HMGET', S .. 'largest', 'cpu', 'memory', 'gpus')
   answer.jobs = {}
   for _, run in ipairs(cjson.decode(ARGV[2])) do
     for _, name in ipairs(call('SMEMBERS', S .. 'run:' .. run)) do table.insert(answer.jobs, name) end

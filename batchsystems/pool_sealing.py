@@ -25,6 +25,14 @@ _SIGNED_SECONDS = 7 * _DAY
 _KEPT_SECONDS = _SIGNED_SECONDS + _DAY
 
 
+GPUS = "gpus"
+
+
+def shape(wanted: Resources) -> str:
+    """What is asked for as hubs write it: thousandths of a core, bytes, graphics cards."""
+    return f"{milli(wanted)} {wanted.memory} {wanted.countable.get(GPUS, 0)}"
+
+
 def milli(wanted: Resources) -> int:
     """Cores in whole thousandths, as hubs count them; what is less is dropped, so that three thirds fit in one core."""
     return int(wanted.cpu * 1000 + 1e-6)
@@ -51,12 +59,13 @@ class Sealer:
             "cpu": wanted.cpu,
             "memory": wanted.memory,
             "time": wanted.time,
+            "gpus": wanted.countable.get(GPUS, 0),
             "log": submission.log and os.path.abspath(submission.log),
             "cwd": submission.cwd or os.getcwd(),
             "env": self._kept_environment(submission),
             "expires": time.time() + _SIGNED_SECONDS,
         }
-        line = f"{self._priority} {milli(wanted)} {wanted.memory} {run}"
+        line = f"{self._priority} {shape(wanted)} {run}"
         return Given(submission.name, line, self._key.sign(JOB, job))
 
     def _kept_environment(self, submission: Submission) -> tuple[str, str]:
@@ -86,12 +95,12 @@ class Sealer:
 def open_sealed(key: Key, identity: str, given: Given) -> Submission:
     """The node's side: what was submitted, if all is as it was signed. Raises Forged, which says what is not."""
     job = key.read(JOB, given.payload)
-    wanted = Resources(job["cpu"], job["memory"], job["time"])
+    wanted = Resources(job["cpu"], job["memory"], job["time"], {GPUS: job["gpus"]})
     if (job["name"], job["user"]) != (given.name, identity):
         raise Forged(f"what was signed is {job['name']} of {job['user']}")
-    shape = f"{milli(wanted)} {wanted.memory} {given.name.rpartition('.')[0]}"
-    if given.line.partition(" ")[2] != shape:
-        raise Forged(f"it was queued as {given.line!r}, and signed for {shape!r}")
+    asked = f"{shape(wanted)} {given.name.rpartition('.')[0]}"
+    if given.line.partition(" ")[2] != asked:
+        raise Forged(f"it was queued as {given.line!r}, and signed for {asked!r}")
     if job["expires"] < time.time():
         raise Forged("what was signed has expired (or the clocks of the machines differ by days)")
     environment = _environment(*job["env"])

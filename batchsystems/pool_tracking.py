@@ -13,6 +13,7 @@ from typing import Optional
 
 from batchsystems.abstract import Capacity, End, EndKind, NeverFits, Reason
 from batchsystems.pool_hub import Given
+from batchsystems.pool_sealing import GPUS
 
 
 class Missing(enum.Enum):
@@ -66,11 +67,13 @@ class Tracked:
         """The end of a job that has been too large for every node for so long; None while it may yet fit."""
         if self.given is None:
             return None
-        _, milli, memory, _ = self.given.line.split(" ", 3)
+        _, milli, memory, gpus, _ = self.given.line.split(" ", 4)
         if int(milli) > 1000 * largest.cpu:
             error = NeverFits(name, "cores", int(milli) / 1000, largest.cpu)
         elif int(memory) > largest.memory:
             error = NeverFits(name, "memory", int(memory), largest.memory)
+        elif int(gpus) > largest.countable.get(GPUS, 0):
+            error = NeverFits(name, GPUS, int(gpus), largest.countable.get(GPUS, 0))
         else:
             self._unfit_since = None
             return None

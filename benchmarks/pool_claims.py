@@ -47,7 +47,8 @@ class SimulatedNode:
             self._beat()
         told, self._ends = self._ends, []
         _, given = self._hub.claim(
-            self._name, self._name, _CORES * 1000, _MEMORY, _CORES * 1000, _MEMORY, _CORES, 64, 60, "", json.dumps(told)
+            self._name, self._name, _CORES * 1000, _MEMORY, _CORES * 1000, _MEMORY, _CORES, 64, 60, "",
+            json.dumps(told), 0, 0,
         )  # fmt: skip
         for job in given:
             wanted = self._hub.key.read(JOB, job.payload)
@@ -62,7 +63,7 @@ class SimulatedNode:
         self._hub.beat(
             self._name, self._beats, json.dumps(about), _CORES * 1000, _MEMORY, self._name, round(_TIMEOUT * 1000),
             round(_PERIOD * 1000), json.dumps({"load": [0, 0, 0], "jobs": {}}),
-            json.dumps([end[0] for end in self._ends]), "[]",
+            json.dumps([end[0] for end in self._ends]), "[]", 0,
         )  # fmt: skip
 
 

@@ -37,6 +37,12 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", type=_type(parse_memory), metavar="SIZE", help="memory for jobs; default: this machine's"
     )
     parser.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="graphics cards for jobs, numbered from 0; default: those that CUDA_VISIBLE_DEVICES names, or all",
+    )
+    parser.add_argument(
         "--nodeTimeout", type=_type(parse_duration), default=120.0, metavar="TIME",
         help="silence after which its jobs are given to others; it ends them after two thirds of that; default: 2 min",
     )  # fmt: skip
@@ -103,5 +109,6 @@ def _command(argv: Sequence[str]) -> int:
             idle=arguments.idle,
             lifetime=arguments.lifetime,
             host=arguments.host,
+            gpus=arguments.gpus,
         )
         return Node(hub, settings).run()

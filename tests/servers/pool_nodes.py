@@ -21,7 +21,9 @@ class RunningNode:
 
     def __init__(self, pool: RunningPool, number: int, options: tuple[str, ...]) -> None:
         self.log = pool.directory / f"node.{number}"
-        command = [sys.executable, str(CHECKOUT / "bin" / "jobTreeNode"), *pool.server.options("--")]
+        # It dies with the tests, should they be killed: another test's hub may be at the same port later.
+        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, str(CHECKOUT / "bin" / "jobTreeNode")]
+        command += pool.server.options("--")
         command += ["--keyFile", str(pool.key_file), *options]
         # In a session of its own, like a service.
         with open(self.log, "wb") as log:

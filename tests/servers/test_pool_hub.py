@@ -37,10 +37,14 @@ def hub(server: RedisServer) -> Iterator[Hub]:
 class PlayedNode:
     """A node with some cores, that says what the test wants."""
 
-    def __init__(self, hub: Hub, name: str, cores: int = 4, place: str = "", overtakings: int = 64) -> None:
+    def __init__(
+        self, hub: Hub, name: str, cores: int = 4, place: str = "", overtakings: int = 64, gpus: int = 0
+    ) -> None:
         self.hub, self.name, self.cores, self.place = hub, name, cores, place
         self.overtakings = overtakings
+        self.gpus = gpus
         self.has: dict[str, float] = {}
+        self.with_gpu: set[str] = set()
         self.beats = 0
         self.beat()
 
@@ -50,7 +54,7 @@ class PlayedNode:
         return self.hub.beat(
             self.name, self.beats, json.dumps(about),
             1000 * self.cores, 1 << 30, self.name, 60000, 5000, json.dumps({"load": [0], "jobs": {}}),
-            json.dumps(list(self.has)), json.dumps(back),
+            json.dumps(list(self.has)), json.dumps(back), self.gpus,
         )  # fmt: skip
 
     def claim(self, most: int = 10, ends: Optional[dict[str, int]] = None) -> list[str]:
@@ -60,16 +64,20 @@ class PlayedNode:
         free = round(1000 * (self.cores - sum(self.has.values())))
         _, given = self.hub.claim(
             self.name, self.name, free, 1 << 30, 1000 * self.cores, 1 << 30, most, self.overtakings, 60, self.place,
-            json.dumps(told),
+            json.dumps(told), self.gpus - len(self.with_gpu & set(self.has)), self.gpus,
         )  # fmt: skip
         for one in given:
             self.has[one.name] = int(one.line.split(" ")[1]) / 1000
+            if one.line.split(" ")[3] != "0":
+                self.with_gpu.add(one.name)
         return [one.name for one in given]
 
 
-def submit(hub: Hub, *jobs: str, cores: float = 1, priority: int = 0, **about: object) -> list[str]:
+def submit(
+    hub: Hub, *jobs: str, cores: float = 1, priority: int = 0, gpus: int = 0, **about: object
+) -> list[str]:
     runs = {job.rpartition(".")[0]: about for job in jobs}
-    lines = [f"{priority} {round(1000 * cores)} 0 {job.rpartition('.')[0]}" for job in jobs]
+    lines = [f"{priority} {round(1000 * cores)} 0 {gpus} {job.rpartition('.')[0]}" for job in jobs]
     return hub.submit(runs, [Given(job, line, f"payload of {job}") for job, line in zip(jobs, lines)])
 
 
@@ -80,6 +88,17 @@ def test_the_largest_that_fits_goes_first(hub: Hub) -> None:
     submit(hub, "r.huge", cores=5)
 
     assert node.claim() == ["r.large", "r.small"]
+
+
+def test_graphics_cards_are_counted(hub: Hub) -> None:
+    without, node = PlayedNode(hub, "without"), PlayedNode(hub, "with", gpus=1)
+    submit(hub, "r.1", "r.2", gpus=1)
+    submit(hub, "r.plain")
+
+    assert without.claim(1) == ["r.plain"]
+    assert without.claim() == []
+    assert node.claim() == ["r.1"]
+    assert node.claim(ends={"r.1": 0}) == ["r.2"]
 
 
 def test_runs_share_the_nodes_and_priority_goes_before(hub: Hub) -> None:
@@ -134,7 +153,7 @@ def test_a_lost_answer_is_given_again_and_an_end_is_kept_until_it_is_taken(hub: 
 def test_a_name_that_is_taken_is_refused_with_all_of_its_call(hub: Hub) -> None:
     submit(hub, "r.1")
 
-    assert hub.submit({"r": {}}, [Given("r.2", "0 1 0 r", "x"), Given("r.1", "0 1 0 r", "another")]) == [
+    assert hub.submit({"r": {}}, [Given("r.2", "0 1 0 0 r", "x"), Given("r.1", "0 1 0 0 r", "another")]) == [
         "r.1"
     ]
     assert hub.names("r") == ["r.1"]
@@ -170,7 +189,7 @@ def test_a_hub_that_was_emptied_learns_from_the_nodes_and_gives_nothing_old_mean
     hub.asked("FLUSHALL")
     assert node.claim() == []
     assert node.beat()["unknown"] == ["r.1"]
-    hub.claim_running("n", [Given("r.1", "0 1000 0 r", "payload of r.1")])
+    hub.claim_running("n", [Given("r.1", "0 1000 0 0 r", "payload of r.1")])
     assert hub.running() == ["r.1"]
 
 

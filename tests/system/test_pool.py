@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from batchsystems.abstract import EndKind, Submission
+from batchsystems.abstract import EndKind, NeverFits, Resources, Submission
 from batchsystems.pool import Pool
 from batchsystems.pool_hub import Hub
 from batchsystems.pool_signing import load_key
@@ -263,6 +263,37 @@ def test_what_there_is_can_be_seen_and_a_node_be_drained(bench: Bench, pool: Run
 
     run.ended().succeeded()
     assert counted(bench) == complete(4)
+
+
+def test_a_job_that_reserves_a_graphics_card_sees_its_own(pool: RunningPool, tmp_path: Path) -> None:
+    pool.start(3, "1G", 6, "--gpus", "2")
+    hub = pool.hub()
+    with Pool(hub, str(tmp_path)) as batch:
+        script = 'echo "$CUDA_VISIBLE_DEVICES" > "$0"; while ! test -e go; do sleep 0.05; done'
+        asked = {"a": 1, "b": 1, "none": 0}
+        batch.issue(
+            [
+                Submission(
+                    f"r.{name}",
+                    ("sh", "-c", script, name),
+                    Resources(1, 0, None, {"gpus": gpus}),
+                    cwd=str(tmp_path),
+                )
+                for name, gpus in asked.items()
+            ]
+        )
+        wait_until(lambda: all((tmp_path / name).exists() for name in asked), "all running")
+        wait_until(lambda: all((tmp_path / name).read_text() for name in asked), "what they see")
+        (tmp_path / "go").touch()
+        seen = {name: (tmp_path / name).read_text().strip() for name in asked}
+        ended = 0
+        while ended < 3:
+            ended += len(batch.poll(10))
+        with pytest.raises(NeverFits, match="3 gpus"):
+            batch.issue([Submission("r.many", ("true",), Resources(1, 0, None, {"gpus": 3}))])
+
+    assert {seen["a"], seen["b"]} == {"0", "1"}
+    assert seen["none"] == ""
 
 
 def test_nodes_that_end_by_themselves(pool: RunningPool) -> None:

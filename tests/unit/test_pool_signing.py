@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchsystems import pool_hub, pool_options
-from batchsystems.abstract import BatchSystemError, End, EndKind, Reason
+from batchsystems.abstract import BatchSystemError, Capacity, End, EndKind, Reason
 from batchsystems.pool_signing import (
     END,
     JOB,
@@ -128,8 +128,8 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(url: str) -> None:
 
 
 def test_sizes_of_nodes() -> None:
-    assert pool_options.read_size("64,512G") == (64.0, 512 << 30)
-    assert pool_options.read_size("0.5,1.5M") == (0.5, 3 << 19)
-    for wrong in ("64", "64,", ",1G", "0,1G", "-1,1G", "64,-1", "64,1X", "a,1G"):
+    assert pool_options.read_size("64,512G") == Capacity(64.0, 512 << 30, {"gpus": 0})
+    assert pool_options.read_size("0.5,1.5M,4") == Capacity(0.5, 3 << 19, {"gpus": 4})
+    for wrong in ("64", "64,", ",1G", "0,1G", "-1,1G", "64,-1", "64,1X", "a,1G", "1,1G,x", "1,1G,1,1"):
         with pytest.raises(ValueError):  # noqa: PT011  # any text will do
             pool_options.read_size(wrong)

@@ -9,8 +9,8 @@ from batchsystems.pool_tracking import Missing, Tracked
 LARGEST = Capacity(4, 1000)
 
 
-def tracked(cores: float = 1, memory: int = 0) -> Tracked:
-    job = Tracked(Given("r.1", f"0 {round(1000 * cores)} {memory} r", "signed"))
+def tracked(cores: float = 1, memory: int = 0, gpus: int = 0) -> Tracked:
+    job = Tracked(Given("r.1", f"0 {round(1000 * cores)} {memory} {gpus} r", "signed"))
     job.sent = True
     return job
 
@@ -59,7 +59,11 @@ def test_what_was_cancelled_or_issued_by_an_earlier_start_is_not_submitted_again
 
 
 def test_what_fits_no_node_is_given_up_after_some_patience() -> None:
-    for job, words in ((tracked(cores=5), "5 cores"), (tracked(memory=1001), "1001 bytes of memory")):
+    for job, words in (
+        (tracked(cores=5), "5 cores"),
+        (tracked(memory=1001), "1001 bytes of memory"),
+        (tracked(gpus=1), "1 gpus"),
+    ):
         assert job.never_fits("r.1", 0, LARGEST, 60) is None
         assert job.never_fits("r.1", 59, LARGEST, 60) is None
         end = job.never_fits("r.1", 60, LARGEST, 60)
