@@ -84,7 +84,7 @@ def test_a_run_with_access_control(bench: Bench, tmp_path: Path, variant: Varian
         assert leftovers(bench) == []
         seen = ran.out + ran.err + log_of(pool) + (tmp_path / "tree" / "settings.json").read_text()
         assert redis.PASSWORD not in seen
-        for what in ("nodes", "jobs", "users", "runs", "sick"):
+        for what in ("nodes", "runs"):
             shown = bench.run(
                 "jobTreePool", *server.options("--"), "--keyFile", str(pool.key_file), "list", what
             )
