@@ -3,7 +3,7 @@ spend on it, by kind of work.
 
     python benchmarks/where_time_goes.py [--number 100000] [--json FILE]
 
-Three measurements.
+Four measurements.
 
 1. *Floors*: what the machine takes for a fork, a sync, a row and so on, without jobtree (floors.py).
 2. *A run* of fan_out.py's pipeline, to learn what a target costs in wall clock, and how much CPU the master and all the
@@ -16,6 +16,8 @@ Three measurements.
    setitimer(2) off after each target, and so this runs on Linux only. (Signals from another process would not do: on
    a virtual machine they come in when a system call ends, which makes those look dear.)
 
+4. *A bundle by itself*: what the launcher and a worker use for a bundle of one target, whatever is in it.
+
 What a line holds is defined by the two tables below: the innermost function that is named there counts.
 """
 
@@ -23,16 +25,18 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
@@ -42,6 +46,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks import fan_out, floors, machine, witness  # noqa: E402
 from benchmarks.running import WrongResult, on_terminate  # noqa: E402
 from jobtree import Stack  # noqa: E402
+from jobtree.paths import TreePaths, job_id  # noqa: E402
 
 CORES = 2
 INTERRUPTION = signal.SIGURG
@@ -198,35 +203,10 @@ def profile_master(number: int) -> dict[str, Any]:
 
 def profile_worker(number: int) -> dict[str, Any]:
     """Be the worker of one bundle with so many targets, in the working directory."""
-    from jobtree import bundles, frames, serialization, treedir
-    from jobtree.paths import TreePaths, job_id
     from jobtree.worker import run_bundle
 
-    paths = TreePaths(os.path.abspath("tree"))
-    treedir.make_root(paths)
-    treedir.make_directories(paths)
-    memory = 1 << 31
-    header = frames.BundleHeader(
-        version=frames.VERSION, run="where-time-goes", bundle=1, jobs=number, memory=memory, cpu=1.0, job_time=3600.0,
-        max_log_file_size=50_120, keep_logs=False, durable=True, isolate=False, global_dirs=False, log_level=None,
-        default_memory=memory, default_cpu=1.0,
-    )  # fmt: skip
-    payloads = (serialization.pack(fan_out.Nothing(i)).payload for i in range(number))
-    jobs = [
-        frames.BundleJob(
-            id=job_id(0, i + 1),
-            attempt=1,
-            step=0,
-            memory=memory,
-            cpu=1.0,
-            time=0.0,
-            payload=payload,
-            values={},
-        )
-        for i, payload in enumerate(payloads)
-    ]
-    bundles.write_bundle(paths, header, jobs)
-    del jobs
+    paths = _make_tree()
+    _make_bundle(paths, 1, range(number))
     said = os.dup(1)
     used = time.process_time()
     with Sampler(WORKER) as sampler:
@@ -239,11 +219,73 @@ def profile_worker(number: int) -> dict[str, Any]:
     return {"cpu": cpu, "stages": sampler.result(), "elsewhere": sampler.elsewhere}
 
 
+def profile_bundle(number: int) -> dict[str, Any]:
+    """Be the launcher of so many bundles of one target each, one after the other; medians of what each takes."""
+    from jobtree.worker import run_bundle
+
+    paths = _make_tree()
+    gc.collect()
+    gc.freeze()  # as the launcher does
+    forks, workers, faults = [], [], []
+    for bundle in range(1, number + 1):
+        _make_bundle(paths, bundle, [bundle - 1])
+        began = time.process_time()
+        pid = os.fork()
+        if not pid:
+            try:
+                os._exit(run_bundle(paths.root, bundle, os.getcwd()))
+            finally:
+                os._exit(70)
+        forks.append(time.process_time() - began)
+        _, status, used = os.wait4(pid, 0)
+        if status:
+            raise WrongResult(f"the worker of bundle {bundle} ended with {status}")
+        workers.append(used.ru_utime + used.ru_stime)
+        faults.append(used.ru_minflt)
+    return {
+        "fork": statistics.median(forks),
+        "worker": statistics.median(workers),
+        "faults": statistics.median(faults),
+    }
+
+
+def _make_tree() -> TreePaths:
+    from jobtree import treedir
+
+    paths = TreePaths(os.path.abspath("tree"))
+    treedir.make_root(paths)
+    treedir.make_directories(paths)
+    return paths
+
+
+def _make_bundle(paths: TreePaths, bundle: int, numbers: Sequence[int]) -> None:
+    """Write a bundle with the targets of these numbers."""
+    from jobtree import bundles, frames, serialization
+
+    memory = 1 << 31
+    header = frames.BundleHeader(
+        version=frames.VERSION, run="where-time-goes", bundle=bundle, jobs=len(numbers), memory=memory, cpu=1.0,
+        job_time=3600.0, max_log_file_size=50_120, keep_logs=False, durable=True, isolate=False, global_dirs=False,
+        log_level=None, default_memory=memory, default_cpu=1.0,
+    )  # fmt: skip
+    payloads = (serialization.pack(fan_out.Nothing(i)).payload for i in numbers)
+    jobs = [
+        frames.BundleJob(
+            id=job_id(0, i + 1), attempt=1, step=0, memory=memory, cpu=1.0, time=0.0, payload=payload, values={}
+        )
+        for i, payload in enumerate(payloads)
+    ]  # fmt: skip
+    bundles.write_bundle(paths, header, jobs)
+
+
+PARTS = {"master": profile_master, "worker": profile_worker, "bundle": profile_bundle}
+
+
 # -- putting it together ---------------------------------------------------------------------------------------
 
 
 def part(name: str, number: int, directory: str) -> dict[str, Any]:
-    """Run one of the two in a fresh process and directory, and check that every target has run once."""
+    """Run one of these in a fresh process and directory, and check that every target has run once."""
     place = tempfile.mkdtemp(dir=directory)
     witness.make(place, number)
     command = [sys.executable, os.path.abspath(__file__), "--part", name, "--number", str(number)]
@@ -284,11 +326,10 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=100_000, help="how many targets")
     parser.add_argument("--json", metavar="FILE", help="write the results there, too")
     parser.add_argument("--directory", default=os.environ.get("TMPDIR") or "/var/tmp", help="where to run")
-    parser.add_argument("--part", choices=("master", "worker"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part is not None:
-        profile = profile_master if options.part == "master" else profile_worker
-        print("\n" + json.dumps(profile(options.number)), flush=True)
+        print("\n" + json.dumps(PARTS[options.part](options.number)), flush=True)
         return 0
     on_terminate()
     machine.use_cores(CORES)
@@ -303,6 +344,7 @@ def main() -> int:
             "floors": measure_floors(directory, 200 if options.number >= 10_000 else 10),
             "run": part("master", options.number, directory),
             "worker": part("worker", options.number, directory),
+            "bundle": part("bundle", min(100, options.number), directory),
         }
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -335,7 +377,18 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         ),
         "master": _stages("the master, for each target", run["stages"], run["cpu"] * each),
         "worker": _stages("a worker, for each target", worker["stages"], worker["cpu"] * each),
+        "bundle": _bundle(result.get("bundle")),
     }
+
+
+def _bundle(found: Optional[dict[str, float]]) -> str:
+    if found is None:
+        return "Not measured yet."
+    return (
+        f"A bundle of one target takes {found['fork'] * 1e3:.1f} ms of CPU in the launcher, which forks its worker, "
+        f"and {found['worker'] * 1e3:.1f} ms in the worker, with {found['faults']:.0f} page faults: what it touches of "
+        "the launcher's memory it must first copy."
+    )
 
 
 def _rows(title: str, microseconds: Mapping[str, float]) -> str:
