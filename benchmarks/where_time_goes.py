@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import gc
 import json
 import os
 import resource
@@ -221,11 +220,11 @@ def profile_worker(number: int) -> dict[str, Any]:
 
 def profile_bundle(number: int) -> dict[str, Any]:
     """Be the launcher of so many bundles of one target each, one after the other; medians of what each takes."""
+    from jobtree import launcher
     from jobtree.worker import run_bundle
 
     paths = _make_tree()
-    gc.collect()
-    gc.freeze()  # as the launcher does
+    launcher.prepare_to_fork(paths.root)
     forks, workers, faults = [], [], []
     for bundle in range(1, number + 1):
         _make_bundle(paths, bundle, [bundle - 1])

@@ -6,6 +6,7 @@ hardly any work in it, and things are counted that do not depend on the machine:
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from jobtree import filesystems, launcher
 from tests.system.legacy_script import CHECKOUT
 
 BENCHMARKS = CHECKOUT / "benchmarks"
@@ -176,3 +178,22 @@ def test_a_look_at_a_tree_imports_little(tmp_path: Path) -> None:
 
     for_others = {"filelock", "psutil", "cloudpickle", "dataclasses", "inspect", "random", "subprocess"}
     assert modules & for_others == set()
+
+
+def test_workers_need_not_find_out_again_what_their_launcher_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def type_of(device: int, path: str) -> str:
+        asked.append(path)
+        return "ext4"
+
+    monkeypatch.setattr(filesystems, "_types", {})
+    monkeypatch.setattr(filesystems, "_type_of", type_of)
+
+    launcher.prepare_to_fork(str(tmp_path))
+    gc.unfreeze()
+
+    assert not filesystems.is_network(str(tmp_path))
+    assert asked == [str(tmp_path)]
