@@ -12,10 +12,10 @@ The library `redis` is imported when a connection is made, because it may be abs
 
 from __future__ import annotations
 
-import getpass
 import importlib
 import json
 import os
+import pwd
 import secrets
 import sys
 import time
@@ -114,8 +114,15 @@ def address(
 
 
 def user_name() -> str:
-    """The user as hubs name it: by letters that cannot be taken for anything else in the name of a key."""
-    return urllib.parse.quote(getpass.getuser(), safe="")
+    """The user that we run as, as hubs name it: by letters that mean nothing else in the name of a key.
+
+    By the number of this process's user: variables such as LOGNAME say what somebody has put there.
+    """
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # in a container, for instance
+        name = f"uid{os.geteuid()}"
+    return urllib.parse.quote(name, safe="")
 
 
 class Given(NamedTuple):
@@ -181,6 +188,11 @@ class Hub:
                 f"the hub {self.address} cannot be reached: {error}. Expected a Redis there, version 7 or newer; see "
                 "docs/howto/pool.md"
             ) from error
+
+    def answer_within(self, seconds: float) -> None:
+        """Wait no longer for an answer, for somebody who has little time."""
+        self._redis.close()
+        self._redis = self._connection(min(seconds, _ANSWER_SECONDS))
 
     def close(self) -> None:
         """Let go of the connection."""

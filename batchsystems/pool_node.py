@@ -89,6 +89,8 @@ class Node:
 
     def __init__(self, hub: Hub, settings: NodeSettings) -> None:
         self.name = f"{settings.host}-{os.getpid()}-{secrets.token_hex(2)}"
+        # Whoever waits for a hub that has gone kills nothing, so it must not take long beside the lease.
+        hub.answer_within(settings.timeout / 8)
         self._hub = hub
         self._settings = settings
         self._starter = GuardedStarter(settings.timeout * pool_watch.GUARD)

@@ -16,6 +16,7 @@ from batchsystems.pool import Pool
 from batchsystems.pool_hub import Hub
 from batchsystems.pool_signing import load_key
 from tests.servers import redis
+from tests.servers.cable import Cable
 from tests.servers.pool_nodes import RunningPool, log_of
 from tests.servers.redis import RedisServer, Variant
 from tests.system.pipelines import IMPORTS, MAIN, wait_until
@@ -147,6 +148,28 @@ def test_a_node_that_is_cut_off_ends_its_jobs_before_others_get_them(bench: Benc
     run.ended().succeeded()
     ended_once(bench)
     wait_until(lambda: leftovers(bench) == [], "the end of those that came too late")
+
+
+def test_the_network_is_cut_between_a_node_and_the_hub(bench: Bench, pool: RunningPool) -> None:
+    """Nobody is told of it. The node ends its jobs before others get them, and works again when it is mended."""
+    with Cable(pool.server.port) as cable:
+        node = pool.start(2, "1G", 4, "--hub", f"redis://localhost:{cable.port}")
+        run = start(bench, pool)
+        arrived = [bench.gate.arrival(), bench.gate.arrival()]
+        other = pool.start(4, "1G", 4)
+
+        cable.cut()
+        wait_until(
+            lambda: "is silent, and is abandoned: 2 jobs go back" in other.log.read_text(), "the other node"
+        )
+        assert not any(psutil.pid_exists(pid) for pid in arrived), "they were given away while they still ran"
+        cable.mend()
+        wait_until(lambda: pool.row(node), "the node is back")
+        bench.gate.let_through(8)
+
+        run.ended().succeeded()
+        ended_once(bench)
+        wait_until(lambda: leftovers(bench) == [], "the end of those that came too late")
 
 
 @pytest.mark.parametrize("how", ["from its files", "empty", "paused"])

@@ -133,3 +133,13 @@ def test_sizes_of_nodes() -> None:
     for wrong in ("64", "64,", ",1G", "0,1G", "-1,1G", "64,-1", "64,1X", "a,1G", "1,1G,x", "1,1G,1,1"):
         with pytest.raises(ValueError):  # noqa: PT011  # any text will do
             pool_options.read_size(wrong)
+
+
+def test_a_user_is_who_the_process_runs_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = pool_hub.user_name()
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, "somebody else")
+    assert pool_hub.user_name() == name
+
+    monkeypatch.setattr("os.geteuid", lambda: 3_999_999_999)
+    assert pool_hub.user_name() == "uid3999999999"
