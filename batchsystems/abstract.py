@@ -307,7 +307,9 @@ class AbstractBatchSystem(ABC):
          and reported as KILLED with reason NEVER_FITS, its own words in `detail`.
      30. `avoid(hosts)` names the machines, as `End.host` has them, on which to start nothing if that can be helped;
          each call replaces the set of the call before. The default does nothing.
-     31. `create` makes one with the options of a command line, and imports libraries that may be absent; importing its
+     31. `forget(names)` says that these jobs are over, which their user has learned elsewhere: their slots are free,
+         and their ends need not be reported any more. The default does nothing.
+     32. `create` makes one with the options of a command line, and imports libraries that may be absent; importing its
          module, for `OPTIONS`, needs none of those.
     """
 
@@ -363,6 +365,9 @@ class AbstractBatchSystem(ABC):
 
     def avoid(self, hosts: Collection[str]) -> None:  # noqa: B027  # most can do nothing about it
         """Start nothing on these machines if that can be helped; replaces the earlier set (clause 30)."""
+
+    def forget(self, names: Iterable[str]) -> None:  # noqa: B027  # most learn of ends soon enough by themselves
+        """These jobs are over, and need not be reported any more (clause 31)."""
 
     @abstractmethod
     def close(self) -> None:

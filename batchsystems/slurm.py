@@ -52,19 +52,24 @@ _SYNC_SECONDS = 25.0
 """So long somebody waits who cannot go on without an answer: at the start, and in `list_issued`."""
 _CLOSE_SECONDS = 10.0
 _ROOM_UNKNOWN = 100
+_MOST_JOBS = 1000
 _ROOM_STEP = 8
 """There is room for an eighth of all at least, or for none: else each job would make an array of its own."""
 
 
 class Slurm(AbstractBatchSystem):
     """Jobs of SLURM. Options as in `OPTIONS`; `patience`: seconds for which SLURM may be silent about a job that it has
-    acknowledged. Raises BatchSystemError if SLURM's commands are not there or refuse the options."""
+    acknowledged; `own_run`: whose directory it is. Raises BatchSystemError if SLURM's commands are not there
+    or refuse the options."""
 
     outlives_master = True
 
     OPTIONS: ClassVar[tuple[BackendOption, ...]] = OPTIONS
 
-    def __init__(self, directory: str, options: Mapping[str, Any], patience: float = 60.0) -> None:
+    def __init__(
+        self, directory: str, options: Mapping[str, Any], patience: float = 60.0, own_run: str = ""
+    ) -> None:
+        self._own_run = own_run
         self._options = {
             o.name: o.default if options.get(o.name) is None else o.convert(options[o.name]) for o in OPTIONS
         }
@@ -86,7 +91,7 @@ class Slurm(AbstractBatchSystem):
                     f"SLURM's command {program} is not on PATH. Start this where SLURM's commands work (a login node; "
                     "perhaps 'module load slurm')."
                 )
-        made = cls(setup.directory, setup.options)
+        made = cls(setup.directory, setup.options, own_run=setup.run)
         try:
             made._check_options()
         except BatchSystemError:
@@ -162,6 +167,8 @@ class Slurm(AbstractBatchSystem):
             raise BatchSystemError(f"SLURM cannot be asked now: {answer.words}")
         lines = commands.read_queue(answer.out)
         active = self._jobs.adopt(key, lines, asked, self._dialogue.output)
+        if key == self._own_run:
+            self._dialogue.sweep(lines)
         active.update(self._jobs.jobs)
         return sorted(name for name in active if name.startswith(run + "."))
 
@@ -190,7 +197,8 @@ class Slurm(AbstractBatchSystem):
         jobs = self._jobs.jobs
         cores = max(1, -(-sum(job.request.cpus for job in jobs.values()) // max(1, len(jobs))))
         slots = self._dialogue.site.slots(Request(cores, 0, None))
-        most = min(_ROOM_UNKNOWN if slots is None else 2 * max(1, slots), int(self._options["slurmMaxJobs"]))
+        usual = _ROOM_UNKNOWN if slots is None else min(2 * max(1, slots), _MOST_JOBS)
+        most = int(self._options["slurmMaxJobs"] or usual)
         limit = self._dialogue.limit()
         if limit is not None:
             most = min(most, limit)
@@ -202,6 +210,12 @@ class Slurm(AbstractBatchSystem):
         known = {node.name for node in self._dialogue.site.nodes}
         excluded = frozenset(hosts) & known
         self._dialogue.exclude = excluded if excluded != known else frozenset()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Make room for others."""
+        self._require_open()
+        for name in names:
+            self._jobs.forget(name)
 
     def close(self) -> None:
         """Do what was asked for, for some seconds at most; jobs go on."""
@@ -219,8 +233,12 @@ class Slurm(AbstractBatchSystem):
     def _turn(self) -> None:
         self._dialogue.turn()
         if not self._dialogue.site.known and self._dialogue.answers:
-            # It was away when this was made.
-            self._dialogue.site = read_site(self._run, self._options["slurmPartition"])
+            # It was away when this was made. Once is enough: without it, everything works as well.
+            self._dialogue.answers = False
+            try:
+                self._dialogue.site = read_site(self._run, self._options["slurmPartition"])
+            except BatchSystemError as error:
+                log.warning("%s", error)
 
     def _run(self, arguments: Sequence[str]) -> Answer:
         try:

@@ -313,7 +313,7 @@ def sacct(numbers: Iterable[str]) -> list[str]:
     """What became of arrays that `squeue` does not know any more. Also of other jobs that had the same numbers."""
     fields = ",".join(_ACCOUNT_FIELDS)
     return [
-        "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--array", f"--format={fields}",
+        "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", f"--format={fields}",
         f"--jobs={','.join(numbers)}",
     ]  # fmt: skip
 

@@ -73,6 +73,13 @@ class Dialogue:
         """The file to which the jobs of an array, and SLURM for them, may write."""
         return os.path.join(self._directory, token)
 
+    def sweep(self, lines: Iterable[Line]) -> None:
+        """Remove what arrays have left that an earlier instance knew. lines: all that SLURM has of the run."""
+        known = {line.token for line in lines} | set(self.jobs.arrays)
+        for name in os.listdir(self._directory):
+            if name not in known:
+                _remove(self.output(name))
+
     # -- what is wanted ----------------------------------------------------------------------------------------
 
     def submit(self, jobs: Iterable[Job]) -> None:

@@ -98,8 +98,8 @@ class Jobs:
 
     def take_back(self, array: Array) -> list[Job]:
         """An array was not taken: its jobs are where they were before."""
-        del self.arrays[array.token]
-        self.ended_arrays.append(array)
+        if self.arrays.pop(array.token, None) is not None:
+            self.ended_arrays.append(array)
         found = [self.jobs[name] for name in array.names.values() if name in self.jobs]
         for job in found:
             job.array = None
@@ -224,6 +224,13 @@ class Jobs:
             if not job.array.names and job.array.token in self.arrays:
                 del self.arrays[job.array.token]
                 self.ended_arrays.append(job.array)
+
+    def forget(self, name: str) -> None:
+        """A job is over, and somebody knows that already."""
+        job = self.jobs.get(name)
+        if job is not None and job.array is not None:
+            self.end(job, End(name, EndKind.LOST))
+            self.ends.pop()
 
     # -- jobs of earlier instances -----------------------------------------------------------------------------
 

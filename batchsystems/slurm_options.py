@@ -67,8 +67,8 @@ OPTIONS: tuple[BackendOption, ...] = (
         None, _arguments, "arguments of sbatch, without those that are given anyway (--array, --output ...)", "TEXT",
     ),
     BackendOption(
-        "--slurmMaxJobs", "Jobs that the run has in SLURM's queue at one time, at most; default: 1000.",
-        1000, _count, "a number of jobs, 1 or more", "NUMBER",
+        "--slurmMaxJobs", "Jobs that the run has in SLURM's queue; default: twice what can run at one time.",
+        None, _count, "a number of jobs, 1 or more", "NUMBER",
     ),
     BackendOption(
         "--slurmInterval", "Seconds between two questions to SLURM, at least; default: 5.",

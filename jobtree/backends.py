@@ -64,6 +64,13 @@ class Backends:
             if batch is not None:
                 batch.cancel(list(jobs), grace)
 
+    def forget(self, names: Mapping[str, Iterable[str]]) -> None:
+        """Tell them of jobs that are over, given by batch system."""
+        for backend, jobs in names.items():
+            batch = self.of(backend)
+            if batch is not None:
+                batch.forget(list(jobs))
+
     def listed(self, name: str, run: str) -> Optional[set[str]]:
         """The jobs of a run that one of them has queued or running; None if it cannot be asked now."""
         batch = self.of(name)

@@ -64,6 +64,7 @@ class Cluster:
         self._nodes: dict[str, Nodes] = {}
         self._avoided: dict[str, frozenset[str]] = {}
         self._to_cancel: dict[str, list[str]] = {}
+        self._to_forget: dict[str, list[str]] = {}
         self._refusals = 0
         self._pauses: dict[str, int] = {}
         self._paused_until: dict[str, float] = {}
@@ -165,8 +166,8 @@ class Cluster:
         for ended in over:
             bundle = ended.bundle
             del self._bundles[bundle.name]
-            if ended.forgotten:
-                self._to_cancel.setdefault(bundle.backend, []).append(bundle.name)
+            superfluous = self._to_cancel if ended.forgotten else self._to_forget
+            superfluous.setdefault(bundle.backend, []).append(bundle.name)
         for name in self._leases.overdue(now):
             self._to_cancel.setdefault(self._bundles[name].backend, []).append(name)
         for bundle in self._bundles.values():
@@ -240,10 +241,13 @@ class Cluster:
         self.cancel(list(self._bundles))
 
     def act(self) -> None:
-        """After the commit: cancel, and tell which machines to avoid."""
+        """After the commit: cancel, say what is over, and which machines to avoid."""
         if self._to_cancel:
             to_cancel, self._to_cancel = self._to_cancel, {}
             self._backends.cancel(to_cancel, self._settings.grace)
+        if self._to_forget:
+            to_forget, self._to_forget = self._to_forget, {}
+            self._backends.forget(to_forget)
         now = clock.elapsed()
         for backend, nodes in self._nodes.items():
             avoided = nodes.avoided(now)

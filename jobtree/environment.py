@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import os
 import re
+import socket
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,11 @@ def for_worker(
     result.update(recorded)
     result["JOBTREE_RUN"] = run
     return result
+
+
+def node_name() -> str:
+    """The name of this machine: the one by which its scheduler knows it, in a job of a scheduler that tells."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def thread_variables(recorded: Mapping[str, str], cpu: float) -> dict[str, str]:

@@ -41,6 +41,10 @@ LONGEST_SECONDS = 0.5
 SHORTEST_SECONDS = 0.02
 """What it takes at least, as long as there is enough for all slots: three times what it costs."""
 
+SHORTEST_SHARE = 0.25
+SHORTEST_ON_A_CLUSTER = 10.0
+"""The same on a cluster, where a job costs a second or two: this part of --jobTime, so many seconds at most."""
+
 _MOST_SLOTS = 256
 """However little a job asks for, no more run at once on one machine (each costs descriptors and a process)."""
 
@@ -100,7 +104,8 @@ class Packer:
         self._last_shape = 0
         self.supervised = batch.outlives_master
         if self.supervised:
-            self.bundler = Bundler(settings.job_time, settings.isolate)
+            shortest = min(settings.job_time * SHORTEST_SHARE, SHORTEST_ON_A_CLUSTER)
+            self.bundler = Bundler(settings.job_time, settings.isolate, shortest=shortest)
         else:
             self.bundler = Bundler(GOAL_SECONDS, settings.isolate, LONGEST_SECONDS, SHORTEST_SECONDS)
         self.proved = not self.supervised

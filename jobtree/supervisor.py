@@ -42,7 +42,7 @@ from types import FrameType
 from typing import Optional
 
 from batchsystems.abstract import End, EndKind, Reason
-from jobtree import clock, files, frames, heartbeat, processtree, tempdirs, treedir
+from jobtree import clock, environment, files, frames, heartbeat, processtree, tempdirs, treedir
 from jobtree.errors import JobTreeError, NotAJobTree, StorageError
 from jobtree.frames import BundleHeader, Supervision
 from jobtree.guard import Guard
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         status, why = refusal.status, str(refusal)
     except (OSError, JobTreeError) as error:
         status, why = EX_IOERR, str(error)
-    print(f"jobtree supervisor on {socket.gethostname()}: {why}", file=sys.stderr, flush=True)
+    print(f"jobtree supervisor on {environment.node_name()}: {why}", file=sys.stderr, flush=True)
     return status
 
 
@@ -199,7 +199,7 @@ class Supervisor:
 
     def __init__(self, paths: TreePaths, name: str, header: BundleHeader) -> None:
         assert header.supervision is not None
-        self.host = socket.gethostname()
+        self.host = environment.node_name()
         self._paths = paths
         self._name = name
         self._header = header

@@ -1,4 +1,4 @@
-"""The clauses about a scheduler that others run (26 to 31), for batch systems whose jobs outlive the master.
+"""The clauses about a scheduler that others run (26 to 32), for batch systems whose jobs outlive the master.
 
 How its scheduler is made to misbehave, each backend's test says: it subclasses `SchedulerContract` beside
 `BatchSystemContract` and writes the context managers.
@@ -17,7 +17,7 @@ _AT_ONCE_SECONDS = 20.0
 
 
 class SchedulerContract(Contract):
-    """Clauses 26 to 31."""
+    """Clauses 26 to 32."""
 
     def down(self) -> AbstractContextManager[None]:
         """While this lasts the scheduler cannot be asked; its jobs go on."""
@@ -95,6 +95,17 @@ class SchedulerContract(Contract):
             scene.issue(scene.job("runs", "exit 0"))
 
             assert scene.end("runs").status == 0
+
+    def test_a_job_that_its_user_knows_to_be_over_is_reported_once_at_most(self) -> None:
+        with self.scene() as scene:
+            scene.issue(scene.job("over", ": > hit"), scene.job("other", "await go"))
+            scene.until_file("hit")
+
+            scene.batch.forget([f"{scene.run}.over", "never.heard", ""])
+
+            scene.create("go")
+            assert scene.end("other").status == 0
+            assert scene.batch.list_issued(scene.run) == []
 
     def test_it_is_made_from_its_options(self) -> None:
         with self.make() as usual:

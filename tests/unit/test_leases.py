@@ -229,7 +229,7 @@ def test_what_was_recalled_goes_back_when_the_supervisor_says_so(make_scene: Mak
 
     def script() -> Iterator[None]:
         scene.batch.slot_count = 1
-        yield from scene.grow([target("Child")] * 7)
+        yield from scene.grow([target("Child")] * 4)
         yield from scene.wait(1)
         scene.run_all(scene.supervised(2))
         yield from scene.wait(1)

@@ -153,7 +153,9 @@ class Controller:
     # -- running -----------------------------------------------------------------------------------------------
 
     def _ended(self, end: End) -> None:
-        task = self._tasks[end.name]
+        task = self._tasks.get(end.name)
+        if task is None:
+            return  # it was cancelled in the queue
         if self._trick("requeue") is not None and end.name not in self._requeued:
             self._requeued.add(end.name)
             task.state, task.reason = "PENDING", "BeginTime"
@@ -244,9 +246,7 @@ class Controller:
             if (task.array, task.index) not in wanted or task.name != given["name"]:
                 continue
             if task.state == "PENDING" and given.get("signal") != "TERM":
-                if task.submission.name in self._machine.list_issued("fake"):
-                    self._machine.cancel([key])
-                    self._machine.poll(0.0)
+                self._machine.cancel([key])
                 self._collapsed[task.array] = dataclasses.replace(task, state="CANCELLED")
                 del self._tasks[key]
             elif task.state == "RUNNING" and given.get("signal") == "TERM":
