@@ -65,6 +65,22 @@ def connect(path: str, immutable: bool = False, exclusive: bool = False) -> sqli
     return connection
 
 
+def to_log_mode(connection: sqlite3.Connection) -> str:
+    """Have SQLite keep a write-ahead log; returns the mode that it is in then. Raises sqlite3.Error.
+
+    On the way there from a copy SQLite removes a journal. On a network file system the answer to that can be lost, and
+    it takes it for an error that the journal was gone when it asked again. (Before Python 3.11 nothing tells that from
+    other errors: there the master stops, and the next start goes on.)
+    """
+    order = "PRAGMA journal_mode = WAL"
+    try:
+        return str(connection.execute(order).fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "") != "SQLITE_IOERR_DELETE_NOENT":
+            raise
+    return str(connection.execute(order).fetchone()[0])
+
+
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     """The table ``meta``. Raises Unsound, sqlite3.Error."""
     try:

@@ -318,6 +318,16 @@ def read_from(path: str, offset: int, limit: int) -> bytes:
         raise refused(error, path) from error
 
 
+def open_afresh(path: str, flags: int) -> int:
+    """os.open for a file that another machine may have made just now: a network file system remembers for a while that
+    there was none, unless the directory is opened afresh."""
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return os.open(path, flags)
+
+
 def write_byte(path: str, offset: int, byte: bytes) -> None:
     """Overwrite one byte of a file that exists; a file that is gone is ignored. Raises StorageError."""
     try:

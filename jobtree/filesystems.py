@@ -32,6 +32,22 @@ def filesystem_type(path: str) -> str:
         return ""
 
 
+def mount_options(path: str) -> frozenset[str]:
+    """The options with which the file system that a path is on is mounted; nothing where that cannot be told."""
+    try:
+        number = os.stat(path).st_dev
+        wanted = f"{os.major(number)}:{os.minor(number)}"
+        found: set[str] = set()
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                left, _, right = line.partition(" - ")
+                if left.split(" ")[2] == wanted:
+                    found.update(left.split(" ")[5].split(","), right.split()[-1].split(","))
+        return frozenset(found)
+    except (OSError, IndexError):
+        return frozenset()
+
+
 def _type_of(device: int, path: str) -> str:
     """By the number of the device; by the mount point where files have another number than that (btrfs subvolumes)."""
     if not sys.platform.startswith("linux"):

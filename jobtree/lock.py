@@ -2,7 +2,7 @@
 
 The lock is one that the kernel drops when its holder dies (``filelock``), so there is nothing to unlock by hand and no
 pid to be mistaken for another process's. Who holds it is written beside it, for the message that refuses a second
-master; it is never believed for anything else.
+master; it is never believed for anything else. That such a lock means anything is tried first (jobtree.exclusion).
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
-from jobtree import clock, files, soundness
+from jobtree import clock, exclusion, files, soundness
 from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.paths import TreePaths
 
 if TYPE_CHECKING:
     import filelock
+
+
+_PATIENCE = 0.5
+_PATIENCE_ON_A_NETWORK = 5.0
+"""Seconds to wait for the lock: there who looks at a tree without a master holds it while the database is read."""
 
 
 class TreeLock:
@@ -31,7 +36,8 @@ class TreeLock:
 
         self._paths = paths
         # Whoever only looks (jobTreeStatus) holds it for some microseconds; hence not the first refusal counts.
-        self._lock: filelock.BaseFileLock = filelock.FileLock(paths.lock, timeout=0.5, mode=0o600)
+        seconds = _PATIENCE_ON_A_NETWORK if files.is_network(paths.root) else _PATIENCE
+        self._lock: filelock.BaseFileLock = filelock.FileLock(paths.lock, timeout=seconds, mode=0o600)
 
     def acquire(self) -> None:
         """Take the lock and say who we are. Raises AnotherMaster, which names the one that has it."""
@@ -44,6 +50,11 @@ class TreeLock:
             raise AnotherMaster(self._explain()) from None
         except OSError as error:
             raise files.refused(error, self._paths.lock) from error
+        try:
+            exclusion.check(self._paths.lock, self._paths.lock_trial)
+        except BaseException:
+            self.release()
+            raise
         files.write_json(
             self._paths.lock_owner,
             {
@@ -93,7 +104,7 @@ class TreeLock:
 def is_held(paths: TreePaths) -> bool:
     """Whether a master runs this tree now. Does not disturb one that does."""
     try:
-        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.open_afresh(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -111,7 +122,7 @@ def kept_free(paths: TreePaths) -> Iterator[bool]:
     """Keep masters away, for a moment, while a tree is looked at that has none; False: it has one. Any number may look
     at once. A master that starts just then waits for as long as ``TreeLock`` says."""
     try:
-        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.open_afresh(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         yield True  # no master has ever been here, or the tree was copied without it
         return

@@ -87,6 +87,11 @@ class TreePaths:
         return os.path.join(self.root, "lock")
 
     @property
+    def lock_trial(self) -> str:
+        """There for a moment while it is tried whether locks exclude."""
+        return os.path.join(self.root, "lock.trial")
+
+    @property
     def lock_owner(self) -> str:
         """Who holds the lock, for messages."""
         return os.path.join(self.root, "lock.json")

@@ -87,7 +87,7 @@ class Store:
             if exclusive:
                 # Set before the first access, this keeps SQLite from needing shared memory for its log's index.
                 execute("PRAGMA locking_mode = EXCLUSIVE")
-            mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            mode = database.to_log_mode(self._connection)
             if mode != "wal":
                 # It does not raise when the disk refuses, but goes on as it was.
                 raise sqlite3.OperationalError(f"its log cannot be made (journal mode {mode})")

@@ -28,6 +28,8 @@ WORKER_RULES = "tests/system/test_worker_protocol.py"
 MASTER = "tests/unit/test_master.py"
 LOST = "points --only power --match lost --sample 60"
 POWER = "points --only power --sample 60"
+NFS = "tests/crash/test_nfs_client.py"
+PUBLISHED = "tests/unit/test_published.py"
 DEATH = "points --only death --sample 60"
 WORKER = "points --only worker --sample 120"
 
@@ -56,7 +58,7 @@ MUTANTS = (
            "the whole job tree may be gone after a power cut", (LOST,)),
     Mutant("jobtree/store.py", "Store._open", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL",
            "a commit returns before it is on the disk", (STORE,)),
-    Mutant("jobtree/store.py", "Store._open", "PRAGMA journal_mode = WAL", "PRAGMA journal_mode = MEMORY",
+    Mutant("jobtree/database.py", "to_log_mode", "PRAGMA journal_mode = WAL", "PRAGMA journal_mode = MEMORY",
            "a master that dies in a commit leaves a damaged database", (STORE,)),
     Mutant("jobtree/attempt.py", "Attempt._keep", "files.write_durably(absolute, data)",
            "files.write_new(absolute, data)",
@@ -146,4 +148,22 @@ MUTANTS = (
            "local temporary directories of killed workers stay", (DEATH,)),
     Mutant("jobtree/bundles.py", "sweep", "if not number.isdigit() or int(number) not in known:", "if False:",
            "files of a bundle that was not committed stay", ("tests/unit/test_bundles.py", DEATH)),
+    # -- what a network file system does is not reckoned with
+    Mutant("jobtree/files.py", "_rename", "if _inode(to) != inode:\n            raise", "raise",
+           "a rename whose answer was lost stops the master", (NFS,)),
+    Mutant("jobtree/files.py", "_rename", "if _inode(to) != inode:\n            raise", "pass",
+           "a rename that was refused is taken for one that has happened", (NFS,)),
+    Mutant("jobtree/files.py", "_link_once", "return read(path) == data", "return False",
+           "a claim whose answer was lost is won by nobody", (NFS,)),
+    Mutant("jobtree/files.py", "open_afresh",
+           "os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))", "pass",
+           "a master is not seen by a machine that remembers that there was none", (NFS,)),
+    Mutant("jobtree/requests.py", "send", "files.write_new(path + _ANSWER)", "pass",
+           "an answer comes under a name that is remembered not to be there", (NFS,)),
+    Mutant("jobtree/exclusion.py", "check", "if granted:", "if False:",
+           "locks that exclude nobody are relied upon", ("tests/unit/test_exclusion.py", NFS)),
+    Mutant("jobtree/lock.py", "kept_free", "fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)", "pass",
+           "a reader opens a database that a master is about to open", (PUBLISHED,)),
+    Mutant("jobtree/published.py", "read", ' and stored["master"] == lock.owner(paths)', "",
+           "what an earlier master has told is taken for news", (PUBLISHED,)),
 )  # fmt: skip

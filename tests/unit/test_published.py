@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtree import contents, database, files, published, snapshot, soundness
+from jobtree import contents, database, files, lock, published, snapshot, soundness
 from jobtree.cli import status
 from jobtree.contents import Counts, RunningJob
 from jobtree.errors import AnotherMaster, StorageError
@@ -72,6 +72,7 @@ class Far(Built):
 def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     monkeypatch.setattr(files, "is_network", lambda path: True)
     monkeypatch.setattr(snapshot, "_FIRST_NEWS_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_PATIENCE_ON_A_NETWORK", 0.1)
     made = Far(tmp_path / "tree")
     yield made
     made.end()
