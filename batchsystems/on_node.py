@@ -50,7 +50,7 @@ def main() -> None:
     handed_on = [getattr(signal, known) for known in _HANDED_ON]
     signal.pthread_sigmask(signal.SIG_BLOCK, handed_on)  # until there is somebody to hand them on to
     try:
-        output = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        output = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         read, write = os.pipe()
         child = os.fork()
     except OSError as error:

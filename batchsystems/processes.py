@@ -246,7 +246,7 @@ def _open_log(path: Optional[str]) -> int:
     if path is None:
         return subprocess.DEVNULL
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
         raise _LogError(f"cannot open the log file {path!r}: {error}") from error
 

@@ -23,6 +23,9 @@ _OURS = frozenset(
      "tree.sqlite.damaged", "tree.sqlite.damaged-wal", "tree.sqlite.damaged-shm", "copy.sqlite", "copy.sqlite.new"]
 )  # fmt: skip
 
+_MOST_LINKS = 40
+"""So many symbolic links Linux follows on one way."""
+
 
 class Config(NamedTuple):
     """What ``config.json`` says. run: the token that names this run in batch systems and temporary directories;
@@ -43,6 +46,7 @@ class Config(NamedTuple):
 def check(paths: TreePaths) -> None:
     """Raise NotAJobTree unless the directory is ours alone. (It need not exist.)"""
     root = paths.root
+    check_way(root)
     try:
         status = os.stat(root)
     except FileNotFoundError:
@@ -61,9 +65,57 @@ def check(paths: TreePaths) -> None:
         check_private(paths)
 
 
+def check_way(root: str) -> None:
+    """Raise NotAJobTree if somebody else decides where the way to the directory leads.
+
+    That is so where a directory on the way lets everybody rename what others have in it (which the sticky bit of /tmp
+    forbids), and where a symbolic link in one like /tmp is neither ours nor the system's. Groups are believed: a
+    directory of a project that its group can write is what many people have.
+    """
+    ahead = [name for name in root.split("/") if name][::-1]
+    here, links = "/", 0
+    while ahead:
+        name = ahead.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        path = os.path.join(here, name)
+        try:
+            above, status = os.stat(here), os.lstat(path)
+        except OSError:
+            return  # not there: whoever makes or opens it will say so
+        _check_step(root, here, above, path, status)
+        if not stat.S_ISLNK(status.st_mode):
+            here = path
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return  # a circle: opening it will say so
+        target = os.readlink(path)
+        here = "/" if target.startswith("/") else here
+        ahead += [part for part in target.split("/") if part not in ("", ".")][::-1]
+
+
+def _check_step(root: str, here: str, above: os.stat_result, path: str, status: os.stat_result) -> None:
+    """Raise NotAJobTree if others than us, root and the owner of ``here`` can turn ``path``, which lies there."""
+    if not above.st_mode & stat.S_IWOTH:
+        return
+    if not above.st_mode & stat.S_ISVTX:
+        raise NotAJobTree(
+            f"{here}, on the way to {root}, can be written by everybody, without the sticky bit (mode "
+            f"{stat.S_IMODE(above.st_mode):o}): anybody can put another directory in the place of the job tree, and "
+            f"what is in it is run as code. Give a --jobTree elsewhere, or have its owner say: chmod +t {here}"
+        )
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in (os.geteuid(), 0, above.st_uid):
+        raise NotAJobTree(
+            f"{path}, on the way to {root}, is a symbolic link that the user with number {status.st_uid} has put where "
+            "everybody can write; whoever owns it decides what is run. Give a --jobTree that does not go through it."
+        )
+
+
 def check_private(paths: TreePaths) -> None:
-    """Raise NotAJobTree if others may write in the directory or in its database."""
-    for path in (paths.root, paths.database):
+    """Raise NotAJobTree if others may write in the directory, in those below it, or in its database."""
+    for path in (paths.root, *paths.directories(), paths.database):
         try:
             mode = os.stat(path).st_mode
         except FileNotFoundError:

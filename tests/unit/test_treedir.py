@@ -149,6 +149,76 @@ def test_directory_of_somebody_else_is_refused(paths: TreePaths, monkeypatch: py
         treedir.read_config(paths)
 
 
+@pytest.mark.parametrize("name", ["bundles", "outcomes", "values", "claims", "requests", "tree.sqlite"])
+def test_part_of_the_tree_where_others_can_write_is_refused(paths: TreePaths, name: str) -> None:
+    make(paths)
+    path = Path(paths.root, name)
+    if not path.exists():
+        path.touch()
+    os.chmod(path, 0o777)
+
+    with pytest.raises(NotAJobTree, match=rf"{name} can be written by others .*chmod go-w"):
+        treedir.read_config(paths)
+
+
+@pytest.mark.parametrize("existing", [True, False], ids=["a tree", "none yet"])
+def test_directory_on_the_way_where_everybody_can_rename_is_refused(tmp_path: Path, existing: bool) -> None:
+    paths = TreePaths(str(tmp_path / "open" / "below" / "tree"))
+    os.makedirs(os.path.dirname(paths.root))
+    if existing:
+        make(paths)
+    os.chmod(tmp_path / "open", 0o777)
+
+    with pytest.raises(NotAJobTree, match=r"without the sticky bit .*chmod \+t"):
+        treedir.read_config(paths)
+
+    for mode in (0o1777, 0o775, 0o2770):
+        os.chmod(tmp_path / "open", mode)
+        assert (treedir.read_config(paths) is not None) == existing
+
+
+@pytest.mark.parametrize("place", ["the tree", "above the tree"])
+@pytest.mark.parametrize("existing", [True, False], ids=["a tree", "none yet"])
+def test_symbolic_link_of_somebody_else_in_a_directory_like_tmp_is_refused(
+    tmp_path: Path, place: str, existing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as the kernel's protected_symlinks, which not every machine has turned on."""
+    real = TreePaths(str(tmp_path / "real" / "tree"))
+    os.mkdir(tmp_path / "real")
+    if existing:
+        make(real)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    link = shared / "link"
+    link.symlink_to("../real/tree" if place == "the tree" else "../real")
+    paths = TreePaths(str(link if place == "the tree" else link / "tree"))
+    assert (treedir.read_config(paths) is not None) == existing
+    os.chmod(shared, 0o1777)
+    assert (treedir.read_config(paths) is not None) == existing, "a link of one's own is nobody else's affair"
+
+    real_lstat = os.lstat
+
+    def planted(path: Any, **more: Any) -> os.stat_result:
+        status = real_lstat(path, **more)
+        if os.fspath(path) != str(link):
+            return status
+        return os.stat_result((*status[:4], status.st_uid + 4711, *status[5:]))
+
+    monkeypatch.setattr(os, "lstat", planted)
+    with pytest.raises(NotAJobTree, match=r"link, on the way to .*, is a symbolic link that the user with number"):
+        treedir.read_config(paths)
+    os.chmod(shared, 0o755)
+    assert (treedir.read_config(paths) is not None) == existing, "only who owns the directory can put one there"
+
+
+def test_circle_of_symbolic_links_is_said(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+
+    with pytest.raises(StorageError):
+        treedir.read_config(TreePaths(str(tmp_path / "one" / "tree")))
+
+
 def test_other_format_is_refused_with_both_numbers(paths: TreePaths) -> None:
     config = make(paths)._asdict()
     config["format"], config["version"] = FORMAT + 1, "99.1"
