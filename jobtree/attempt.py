@@ -10,10 +10,11 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional
 
 from jobtree import clock, files, frames, randomness, removing, serialization, tempdirs
-from jobtree.errors import CannotImport, JobTreeError, StorageError, TargetError
+from jobtree.errors import CannotImport, CannotPickle, JobTreeError, StorageError, TargetError
 from jobtree.frames import BundleJob, Failure, Packed, Supervision
 from jobtree.paths import job_id
 from jobtree.target import Recorded, Target, check_target, set_surroundings
@@ -24,6 +25,11 @@ LARGE_VALUE = 1 << 20
 """A returned value above this many bytes gets a file of its own and is not copied into bundles."""
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_CLOUDPICKLE = f"{os.sep}cloudpickle{os.sep}"
+_PLAIN = frozenset([type(None), bool, int, float, str, bytes])
+_COUNT, _GOES_ON = 4, 6
+"""Where in the outcome frame of a success the number of children is, and the job with which the worker goes on."""
+
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 1 << 20
 
@@ -102,6 +108,10 @@ class Attempt:
                 raise
             except BaseException as caught:  # storing it runs the user's __reduce__ and __getstate__
                 error = caught
+            if error is not None or _may_have_run_code(outcome, value):
+                why = why or self._put_back()
+                if why is not None and next_job is not None:
+                    outcome, next_job = (*outcome[:_GOES_ON], None, *outcome[_GOES_ON + 1 :]), None
         log_end = self._close_output(keep=error is not None or place.header.keep_logs)
         if error is not None:
             failure = self._explain(error, log_end)
@@ -295,8 +305,10 @@ class Attempt:
         else:
             kind, message = "exception", f"{type(error).__name__}: {_text(error)}"
         try:
+            if isinstance(error, CannotPickle) and error.__cause__ is not None:
+                error = error.__cause__  # it may be from a method of the user's
             trace = error.__traceback__
-            while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+            while trace is not None and _is_not_the_users(trace):
                 trace = trace.tb_next
             # Without a line of the user's code in it, a traceback says nothing that the message does not.
             shown = (
@@ -327,16 +339,34 @@ class Attempt:
                 stream.flush()
             except Exception:  # closed, or replaced by an object of the user's; put back here
                 pass
-        why, warnings = place.baseline.restore()
+        why = self._put_back()
         if self._local is not None:
             left = removing.remove_tree(self._local)
             if left:
-                warnings.append(f"left files in its local temporary directory that cannot be removed: {left}")
+                warning = f"left files in its local temporary directory that cannot be removed: {left}"
+                place.outcome.write(frames.WARNING, job.id, job.attempt, warning)
+        return why
+
+    def _put_back(self) -> Optional[str]:
+        """What the target's code has changed in this process. Returns why this worker must end, None if it need not."""
+        place, job = self._place, self._job
+        why, warnings = place.baseline.restore()
         if why is not None:
             warnings.append(f"{why}; its worker ends and a fresh one goes on")
         for warning in warnings:
             place.outcome.write(frames.WARNING, job.id, job.attempt, warning)
         return why
+
+
+def _may_have_run_code(outcome: tuple[Any, ...], value: Any) -> bool:
+    """Whether storing what a target left may have called methods of the user's classes."""
+    count, follow_on, _, kept = outcome[_COUNT:]
+    return bool(count) or follow_on is not None or (kept is not None and type(value) not in _PLAIN)
+
+
+def _is_not_the_users(trace: TracebackType) -> bool:
+    file = trace.tb_frame.f_code.co_filename
+    return file.startswith(_OURS) or _CLOUDPICKLE in file
 
 
 def _nothing() -> None:

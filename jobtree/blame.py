@@ -18,6 +18,9 @@ from typing import NamedTuple, Optional
 
 from batchsystems.abstract import End, EndKind, Reason
 
+EX_SOFTWARE = 70
+"""A worker's exit status after an error that is not of a target's run; its traceback is in the log."""
+
 EX_IOERR = 74
 
 _OWN_DEEDS = frozenset(
@@ -69,6 +72,13 @@ def _death(end: End) -> tuple[str, str, bool]:
     if end.kind is EndKind.FINISHED:
         if end.status == EX_IOERR:
             return "storage", f"its worker could not write what became of it{detail}", False
+        if end.status == EX_SOFTWARE:
+            message = "its worker met an error outside of the target's run"
+            return (
+                "exit",
+                f"{message} (exit status {EX_SOFTWARE}); the end of its log says which{detail}",
+                True,
+            )
         return (
             "exit",
             f"the target ended its process with exit status {end.status} (os._exit, or a C library){detail}",

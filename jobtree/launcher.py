@@ -26,9 +26,11 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from typing import Any, Optional
 
 from jobtree import environment, files, frames, processtree, tempdirs, worker
+from jobtree.blame import EX_SOFTWARE
 from jobtree.environment import Environment
 from jobtree.paths import TreePaths
 
@@ -207,7 +209,7 @@ class Launcher:
         pid = os.fork()
         if pid:
             return pid
-        status = 70
+        status = EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
             self._connection.close()
@@ -221,7 +223,11 @@ class Launcher:
             os.environ.update(variables)
             status = _work(self._root, bundle, self._recorded.directory, parent)
         finally:
-            worker.exit_now(status)
+            try:
+                if sys.exc_info()[0] is not None:
+                    traceback.print_exc()  # into the log: an error of ours, or of a target that has changed ours
+            finally:
+                worker.exit_now(status)
 
     def _spawn(self, bundle: int, cpu: float, variables: dict[str, str]) -> int:
         env = dict(os.environ)

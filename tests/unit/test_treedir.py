@@ -205,10 +205,14 @@ def test_symbolic_link_of_somebody_else_in_a_directory_like_tmp_is_refused(
         return os.stat_result((*status[:4], status.st_uid + 4711, *status[5:]))
 
     monkeypatch.setattr(os, "lstat", planted)
-    with pytest.raises(NotAJobTree, match=r"link, on the way to .*, is a symbolic link that the user with number"):
+    with pytest.raises(
+        NotAJobTree, match=r"link, on the way to .*, is a symbolic link that the user with number"
+    ):
         treedir.read_config(paths)
     os.chmod(shared, 0o755)
-    assert (treedir.read_config(paths) is not None) == existing, "only who owns the directory can put one there"
+    assert (treedir.read_config(paths) is not None) == existing, (
+        "only who owns the directory can put one there"
+    )
 
 
 def test_circle_of_symbolic_links_is_said(tmp_path: Path) -> None:
