@@ -36,7 +36,6 @@ _NO_LINKS = frozenset(
 _COARSE_SECONDS = 3.0
 """Some file systems keep times in steps of two seconds."""
 
-
 _CHECKSUM = "crc32"
 """The name of the checksum in a JSON object; files without one are read, too."""
 
@@ -294,11 +293,27 @@ def _link_once(path: str, data: bytes) -> Optional[bool]:
 
 def read(path: str) -> Optional[bytes]:
     """The content of a file, None if there is none; OSError for all else."""
-    try:
+
+    def look() -> bytes:
         with open(path, "rb") as file:
             return file.read()
+
+    try:
+        return _unless_stale(look)
     except FileNotFoundError:
         return None
+
+
+def _unless_stale(look: Callable[[], bytes]) -> bytes:
+    """What ``look`` opens and reads. On a network file system the open file is stale if another machine has replaced it
+    meanwhile; then the new one is opened. (Not for ever: so is what a server has lost.)"""
+    for _ in range(10):
+        try:
+            return look()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return look()
 
 
 def read_from(path: str, offset: int, limit: int) -> bytes:
@@ -306,12 +321,16 @@ def read_from(path: str, offset: int, limit: int) -> bytes:
 
     Nothing if there is no such file; StorageError for all else.
     """
-    try:
+
+    def look() -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.pread(fd, limit, offset)
         finally:
             os.close(fd)
+
+    try:
+        return _unless_stale(look)
     except FileNotFoundError:
         return b""
     except OSError as error:

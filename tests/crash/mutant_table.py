@@ -158,6 +158,8 @@ MUTANTS = (
     Mutant("jobtree/files.py", "open_afresh",
            "os.close(os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))", "pass",
            "a master is not seen by a machine that remembers that there was none", (NFS,)),
+    Mutant("jobtree/files.py", "_unless_stale", "if error.errno != errno.ESTALE:\n                raise", "raise",
+           "a file that is replaced while it is read is an I/O error", (NFS,)),
     Mutant("jobtree/requests.py", "send", "files.write_new(path + _ANSWER)", "pass",
            "an answer comes under a name that is remembered not to be there", (NFS,)),
     Mutant("jobtree/exclusion.py", "check", "if granted:", "if False:",

@@ -245,6 +245,29 @@ def test_files_are_replaced_and_removed_although_answers_get_lost(mounted: Mount
     assert os.listdir(os.path.dirname(master.bundle(5000))) == []
 
 
+def test_what_is_replaced_all_the_time_is_read_whole(mounted: Mounted) -> None:
+    """Between opening and reading another machine may have put a new file there: then the old one is stale."""
+    one, other = (str(client.path / "file") for client in mounted())
+    files.replace(one, b"0")
+    ending = threading.Event()
+
+    def replace() -> None:
+        number = 0
+        while not ending.is_set():
+            number += 1
+            files.replace(one, b"%d" % number)
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        for _ in range(300):
+            assert files.read(other)
+            assert files.read_from(other, 0, 10)
+    finally:
+        ending.set()
+        replacing.join()
+
+
 def test_a_rename_that_has_not_happened_is_an_error_all_the_same(mounted: Mounted) -> None:
     master, _ = trees(mounted())
     os.mkdir(master.status)
