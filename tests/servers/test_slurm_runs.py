@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -273,3 +274,40 @@ def test_what_was_submitted_while_the_controller_was_down_runs_later(
     run.ended().succeeded()
 
     assert counted(bench) == complete(4)
+
+
+def test_the_master_may_be_a_job_and_the_next_one_goes_on(
+    bench: Bench, slurm_server: SlurmServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the how-to page has it: two masters of one name, one after the other; the first is asked to stop."""
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    command = [
+        sys.executable,
+        str(bench.directory / "pipeline.py"),
+        "--jobTree",
+        str(bench.directory / "tree"),
+        *OPTIONS,
+    ]
+    script = bench.directory / "master.sh"
+    script.write_text(
+        "#!/bin/sh\n#SBATCH --job-name=my-master --dependency=singleton\n#SBATCH --signal=B:TERM@120 --mem=100M\n"
+        f"#SBATCH --output={bench.directory}/master.log --open-mode=append\nexec {shlex.join(command)}\n"
+    )
+    first, second = (
+        slurm_server.run("sbatch", "--parsable", f"--chdir={bench.directory}", str(script)) for _ in range(2)
+    )
+    arrived = [bench.gate.arrival() for _ in range(4)]
+    slurm_server.run("scancel", "--batch", "--signal=TERM", first)
+    wait_until(lambda: state(slurm_server, second) == "RUNNING", "the second master")
+    assert all(psutil.pid_exists(pid) for pid in arrived)
+
+    bench.gate.let_through(4)
+
+    wait_until(lambda: state(slurm_server, second) == "COMPLETED", "the end")
+    assert counted(bench) == complete(4)
+    assert len(queue(bench, slurm_server)) == 6
+    assert "go on in slurm without a master" in (bench.directory / "master.log").read_text()
+
+
+def state(server: SlurmServer, job: str) -> str:
+    return server.run("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
