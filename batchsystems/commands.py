@@ -143,8 +143,13 @@ class Waiter:
     def wait(self, until: float, things: Collection[Any] = ()) -> bool:
         """Wait until a moment (on the monotonic clock), or one of the things is readable; whether `wake` was called."""
         poll = select.poll()
-        for thing in (self._read, *things):
+        for thing in things:
             poll.register(thing, select.POLLIN | select.POLLHUP)
+        return self.wait_with(poll, until)
+
+    def wait_with(self, poll: select.poll, until: float) -> bool:
+        """The same for things that the caller has registered."""
+        poll.register(self._read, select.POLLIN)
         seconds = min(max(0.0, until - time.monotonic()), _LONGEST_WAIT_SECONDS)
         woken = False
         for descriptor, _ in poll.poll(-(-seconds * 1000 // 1)):

@@ -19,12 +19,13 @@ _BUILT: dict[str, tuple[str, str]] = {
     "pool": ("batchsystems.pool", "Pool"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
     "slurm": ("batchsystems.slurm", "Slurm"),
+    "ssh": ("batchsystems.ssh", "Ssh"),
 }
 
 # Other spellings that people use.
 _ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine", "ssh")
+_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine")
 
 
 class UnknownBatchSystem(BatchSystemError):

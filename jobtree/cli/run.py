@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import files, options
-from jobtree.cli import program
+from jobtree.cli import hosts, program
 from jobtree.errors import DamagedFile, UsageError
 from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", metavar="FILE", help="run the named steps of a YAML file: commands and functions"
     )
+    parser.add_argument(
+        "--checkHosts",
+        action="store_true",
+        help="run nothing; say of every host of --sshHosts whether it can be used, and what is wrong if not",
+    )
     options.add_options(parser)
     parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
     return parser
@@ -73,6 +78,8 @@ def _command(argv: Sequence[str]) -> int:
         set_up_logging(settings, sys.stderr)
     except OSError as error:
         raise UsageError(f"--logFile {settings.log_file} cannot be written: {error.strerror}.") from error
+    if arguments.checkHosts:
+        return hosts.check(paths, settings)
     ended = run.execute(settings, _first_target(command, arguments.steps), arguments.restoreCopy)
     return 1 if ended.failed else 0
 

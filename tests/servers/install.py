@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.servers import redis, slurm
+from tests.servers import netns, redis, slurm, sshd
 
 # A server's module has `install`, `require_installed` and `start`.
-SERVERS = (slurm, redis)
+SERVERS = (slurm, redis, sshd, netns)
 
 
 def main() -> None:

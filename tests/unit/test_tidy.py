@@ -26,6 +26,7 @@ MAY_MAKE_DURABLE = {
     "jobtree/files.py": "the one place",
     "batchsystems/parasol_files.py": "renames so that nobody reads half a file; nothing there need survive",
     "batchsystems/parasol_job.py": "the same on the node, where nothing of ours is imported",
+    "batchsystems/ssh_agent.py": "the same on a host: what is written there need not survive a restart of it",
 }
 
 # A test that sleeps hopes that something has happened by then. What has to look again and again goes through one
