@@ -95,6 +95,9 @@ class Ssh(AbstractBatchSystem):
         self._unclaimed: dict[
             str, tuple[Link, dict[str, Any]]
         ] = {}  # ends of jobs that nobody here asked for
+        self._untold: dict[str, Link] = {}
+        self._polled: list[str] = []
+        self._troubles: dict[str, str] = {}  # what was said of hosts already
         self._avoided: frozenset[str] = frozenset()
         self._checks: dict[str, dict[str, Any]] = {}
         self._next_ask = 0.0
@@ -178,11 +181,14 @@ class Ssh(AbstractBatchSystem):
         """The ends not yet reported."""
         self._require_open()
         deadline = time.monotonic() + timeout
+        self._forget_polled()
         while True:
             self._turn()
             if self._jobs.ends or self._wait(deadline) or time.monotonic() >= deadline:
                 self._turn()
-                return self._jobs.take_ends()
+                ends = self._jobs.take_ends()
+                self._polled += [end.name for end in ends]
+                return ends
 
     def wake(self) -> None:
         """Make `poll` return."""
@@ -270,6 +276,7 @@ class Ssh(AbstractBatchSystem):
             return
         if self._strangers:  # hosts that are being connected have not heard of it
             self._until(lambda: all(link.tried for link in self._hosts.links.values()), _CLOSE_SECONDS)
+        self._forget_polled()
         self._closed = True
         deadline = time.monotonic() + _CLOSE_SECONDS
         for link in self._hosts.all():
@@ -326,12 +333,16 @@ class Ssh(AbstractBatchSystem):
             for name, grace in self._strangers.items():
                 link.send({"cancel": name, "grace": grace})
             link.ask()
+            self._troubles.pop(link.name, None)
             log.info("%s: connected (%s)", link.name, link.hostname)
         elif "lost" in message:
-            log.warning(
-                "%s cannot be reached: %s. It is tried again; nothing is known of the %d jobs there.",
-                link.name, message["lost"], len(self._jobs.on(link)),
-            )  # fmt: skip
+            number = len(self._jobs.on(link))
+            if self._troubles.get(link.name) != message["lost"]:
+                log.warning(
+                    "%s cannot be reached: %s. It is tried again%s.", link.name, message["lost"].rstrip("."),
+                    f"; nothing is known of the {number} jobs there" if number else "",
+                )  # fmt: skip
+            self._troubles[link.name] = message["lost"]
         elif "started" in message:
             begun = self._jobs.known.get(message["started"])
             if begun is not None:
@@ -348,6 +359,8 @@ class Ssh(AbstractBatchSystem):
         job = self._jobs.known.get(name)
         if job is not None and job.link is link:
             self._jobs.end(end_of(name, how, link.name, job.cancelled))
+            self._untold[name] = link  # the host keeps it until our caller has it
+            return
         elif name in self._strangers:
             del self._strangers[name]
         elif not self._jobs.was_reported(name):
@@ -436,13 +449,19 @@ class Ssh(AbstractBatchSystem):
             elif now - job.unfit_since >= self._unfit:
                 self._jobs.end(End(name, EndKind.KILLED, reason=Reason.NEVER_FITS, detail=why))
 
+    def _forget_polled(self) -> None:
+        """Hosts need not keep ends any more that our caller was given by the last `poll`."""
+        for name in self._polled:
+            self._tell(self._untold.pop(name, None), {"forget": name})
+        self._polled.clear()
+
     def _lose_after_patience(self, link: Link) -> None:
         if not link.is_given_up(self._patience):
             return
         for job in self._jobs.on(link):
             detail = f"{link.name} cannot be reached: {link.trouble}"
+            # It is not cancelled: it may be well, and whoever submitted it sees its signs of life.
             self._jobs.end(end_of(job.name, {"lost": True, "detail": detail}, link.name, False))
-            self._strangers.setdefault(job.name, 0.0)  # nobody waits for it any more
         if link.name not in self._hosts.lines:
             link.place.booked.clear()
 

@@ -341,10 +341,15 @@ class Agent:
         elif "check" in message:
             say({"checked": check(message["check"])})
         elif "bye" in message:
+            for name in (self._fence, self._fifo):
+                try:
+                    os.unlink(name)
+                except FileNotFoundError:
+                    pass
             try:
-                os.unlink(self._fence)
-            except FileNotFoundError:
-                pass
+                os.rmdir(self._spool)
+            except OSError:
+                pass  # there are jobs, or other agents
 
     def _start(self, name: str, job: dict[str, Any]) -> None:
         path = self._path(name)
