@@ -69,7 +69,10 @@ def how_to_continue(root: str) -> str:
 
 def message_from_job(message: str) -> None:
     """A line that a target sent with logToMaster; the words before it are what other programs look for."""
-    log.critical("Got message from job at time: %s : %s", clock.wall(), shown(message))
+    # Further lines are indented, so that none looks like a line of ours.
+    log.critical(
+        "Got message from job at time: %s : %s", clock.wall(), shown(message).replace("\n", "\n    ")
+    )
 
 
 def end_with(error: JobTreeError, program: Optional[str] = None) -> int:

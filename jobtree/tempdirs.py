@@ -78,13 +78,25 @@ def make_global(path: str) -> str:
     """Make a chain's global temporary directory if it is not there."""
     for _ in range(100):
         try:
-            os.makedirs(path, 0o700, exist_ok=True)
+            _make_directories(path)
             return path
         except FileNotFoundError:
             continue  # the directory above was empty and went just now, with the one of another job
         except OSError as error:
             raise files.refused(error, path) from error
     raise StorageError(f"{path} cannot be made: the directories above it keep disappearing.")
+
+
+def _make_directories(path: str) -> None:
+    """Make a directory and those above it. (os.makedirs gives a mode to the last one only.)"""
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        _make_directories(os.path.dirname(path))
+        _make_directories(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
 
 
 def remove_empty_groups(top: str) -> None:

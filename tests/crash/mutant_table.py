@@ -168,4 +168,15 @@ MUTANTS = (
            "a reader opens a database that a master is about to open", (PUBLISHED,)),
     Mutant("jobtree/published.py", "read", ' and stored["master"] == lock.owner(paths)', "",
            "what an earlier master has told is taken for news", (PUBLISHED,)),
+    # -- somebody else, and what a target's own code does
+    Mutant("jobtree/treedir.py", "check", "check_way(root)", "pass",
+           "a tree behind a planted link is taken", ("tests/unit/test_treedir.py",)),
+    Mutant("jobtree/treedir.py", "check_private", "(paths.root, *paths.directories(), paths.database)", "(paths.root,)",
+           "bundles that others may have written are run", ("tests/unit/test_treedir.py",)),
+    Mutant("jobtree/tempdirs.py", "_make_directories", "os.mkdir(path, 0o700)", "os.makedirs(path)",
+           "others can write where targets pass files on", ("tests/system/test_nobody_gets_in.py",)),
+    Mutant("jobtree/report.py", "message_from_job", '.replace("\\n", "\\n    ")', "",
+           "a target's message looks like a line of the master's", ("tests/system/test_nobody_gets_in.py",)),
+    Mutant("jobtree/attempt.py", "Attempt.run", "why = why or self._put_back()", "pass",
+           "what code does while it is stored meets the next target", ("tests/system/test_ways_to_die.py",)),
 )  # fmt: skip
