@@ -13,6 +13,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, Optional, TextIO
 
+from jobtree.shown import shown
+
 if TYPE_CHECKING:
     from jobtree.options import Settings  # workers only set the level, and need no parsers for that
 
@@ -29,11 +31,12 @@ class _Formatter(logging.Formatter):
     """The message alone, with a word in front of warnings and errors.
 
     Pipelines split lines like "Got message from job at time: 12.5 : hello" at
-    fixed positions, so ordinary lines must not begin with anything else.
+    fixed positions, so ordinary lines must not begin with anything else. What is not
+    printable is escaped, in whatever the message names.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = shown(super().format(record))
         return f"{record.levelname}: {text}" if record.levelno in (logging.WARNING, logging.ERROR) else text
 
 

@@ -19,18 +19,10 @@ from jobtree import clock
 from jobtree.errors import JobTreeError, RunStopped
 from jobtree.paths import job_name
 from jobtree.schema import FailureRow
+from jobtree.shown import one_line as one_line
+from jobtree.shown import shown as shown
 
 log = logging.getLogger("jobtree")
-
-
-def shown(text: str) -> str:
-    """A text from outside, safe to print: control characters but newline and tab are escaped."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def one_line(text: str) -> str:
-    """The same in one line."""
-    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def describe_failure(row: FailureRow, given_up: bool) -> str:
@@ -47,7 +39,7 @@ def describe_failure(row: FailureRow, given_up: bool) -> str:
     if failure.traceback:
         lines.append(_indented(failure.traceback))
     if row.log is not None and failure.log_end > failure.log_start:
-        lines.append(f"  The job seems to have left a log file, indicating failure: {row.log}")
+        lines.append(f"  The job seems to have left a log file, indicating failure: {one_line(row.log)}")
         lines.append(f"  (bytes {failure.log_start} to {failure.log_end}); its last lines:")
         lines.append(_indented(failure.output))
     return "\n".join(lines)

@@ -194,4 +194,4 @@ def _holder(paths: TreePaths, who: dict[str, Any]) -> Optional[psutil.Process]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)
+    print(report.shown(text), file=sys.stdout, flush=True)
