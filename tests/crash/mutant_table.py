@@ -178,5 +178,6 @@ MUTANTS = (
     Mutant("jobtree/report.py", "message_from_job", '.replace("\\n", "\\n    ")', "",
            "a target's message looks like a line of the master's", ("tests/system/test_nobody_gets_in.py",)),
     Mutant("jobtree/attempt.py", "Attempt.run", "why = why or self._put_back()", "pass",
-           "what code does while it is stored meets the next target", ("tests/system/test_ways_to_die.py",)),
+           "what code does while it is stored meets the next target",
+           ("tests/system/test_ways_to_die.py::test_what_is_changed_while_a_follow_on_is_stored_is_put_back",)),
 )  # fmt: skip
