@@ -4,7 +4,9 @@ A bundle is *over* when nothing of it runs any more and nothing of it can start 
 then, so this is what keeps two workers from running one target. There are three ways to know, and no other:
 
   - Its supervisor has signed off: the end frame, in the outcome file or in the heartbeat's block.
-  - Its heartbeat has not changed for two leases, on our clock: the worker was killed after one (jobtree.guard).
+  - Its heartbeat has not changed for two leases, on our clock: the worker was killed after one (jobtree.guard). Time
+    in which we did not look is no silence: where the machine slept that we are on, the worker may have slept with us
+    and be about to go on for the moment that its guard needs.
   - Nobody has claimed it, and we have: whoever comes now runs nothing.
 
 What a batch system says of a job's end or absence is a hint. It makes us try the claim, so that a submission that was
@@ -81,6 +83,7 @@ class Leases:
         self._adopter = adopter
         self._grace = grace
         self._watches: dict[str, _Watch] = {}
+        self._looked = clock.elapsed()
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -133,6 +136,7 @@ class Leases:
         every = max(_LOOK_SECONDS, _LOOK_COSTS * len(self._watches))
         offsets = []
         over = []
+        self._notice_sleep(now)
         for name, watch in list(self._watches.items()):
             if now < watch.next_look:
                 continue
@@ -146,6 +150,12 @@ class Leases:
                 del self._watches[name]
                 over.append(ended)
         return offsets, over
+
+    def _notice_sleep(self, now: float) -> None:
+        gap, self._looked = now - self._looked, now
+        for watch in self._watches.values():
+            if gap > watch.lease / 2:
+                watch.changed = min(now, watch.changed + gap)
 
     def quiet(self) -> Iterable[RunningBundle]:
         """The bundles that a batch system may have lost: nothing shows that they have begun."""

@@ -168,6 +168,8 @@ MUTANTS = (
            "a reader opens a database that a master is about to open", (PUBLISHED,)),
     Mutant("jobtree/published.py", "read", ' and stored["master"] == lock.owner(paths)', "",
            "what an earlier master has told is taken for news", (PUBLISHED,)),
+    Mutant("jobtree/leases.py", "Leases._notice_sleep", "if gap > watch.lease / 2:", "if False:",
+           "time in which the master slept is taken for a worker's silence", ("tests/unit/test_leases.py",)),
     # -- somebody else, and what a target's own code does
     Mutant("jobtree/treedir.py", "check", "check_way(root)", "pass",
            "a tree behind a planted link is taken", ("tests/unit/test_treedir.py",)),

@@ -103,6 +103,24 @@ def test_silence_alone_is_enough_and_the_batch_system_is_told_to_let_go(make_sce
     assert not os.path.exists(scene.paths.bundle(1)), "the one that wakes up late could go on"
 
 
+def test_time_in_which_the_master_slept_is_no_silence(make_scene: MakeScene) -> None:
+    """A machine was suspended for far longer than the lease, and the worker, on the same one, with it."""
+    scene = make_scene()
+
+    def script() -> Iterator[None]:
+        worker = scene.supervised(1)
+        worker.start()
+        yield from scene.wait(LEASE)
+        scene.clock.advance(1000 * LEASE)
+        yield from scene.wait(LEASE / 2)
+        assert issued(scene) == [f"{RUN}.1"], "what woke up beside us could still be running"
+        yield from scene.wait(2 * LEASE)
+        assert issued(scene) == [f"{RUN}.1", f"{RUN}.2"]
+        yield from scene.play_rest()
+
+    assert scene.play(script()).tree.complete
+
+
 def test_an_end_for_which_only_the_heartbeat_had_room(make_scene: MakeScene) -> None:
     scene = make_scene()
 
