@@ -261,7 +261,7 @@ def test_a_target_that_needs_a_full_tmp_says_so_and_goes_on_when_there_is_room(
     assert pipeline.leftovers() == []
 
 
-@pytest.mark.parametrize("options", ["size=100M,nr_inodes=45", "size=330k"], ids=["inodes", "bytes"])
+@pytest.mark.parametrize("options", ["size=100M,nr_inodes=32", "size=255k"], ids=["inodes", "bytes"])
 def test_no_room_for_the_job_tree_is_said_and_the_run_goes_on_when_there_is(
     namespace: Namespace, tmp_path: Path, options: str
 ) -> None:
@@ -269,9 +269,9 @@ def test_no_room_for_the_job_tree_is_said_and_the_run_goes_on_when_there_is(
     Pipeline(tmp_path, CHILDREN)
     (tmp_path / "small").mkdir()
     more = (
-        "mount -o remount,nr_inodes=$((45 + 5 * i)) small"
+        "mount -o remount,nr_inodes=$((32 + 5 * i)) small"
         if "inodes" in options
-        else "mount -o remount,size=$((330 + 40 * i))k small"
+        else "mount -o remount,size=$((255 + 40 * i))k small"
     )
 
     ran = namespace.run(

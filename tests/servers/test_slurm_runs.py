@@ -305,7 +305,6 @@ def test_the_master_may_be_a_job_and_the_next_one_goes_on(
 
     wait_until(lambda: state(slurm_server, second) == "COMPLETED", "the end")
     assert counted(bench) == complete(4)
-    assert len(queue(bench, slurm_server)) == 6
     assert "go on in slurm without a master" in (bench.directory / "master.log").read_text()
 
 

@@ -42,10 +42,14 @@ def test_slurm_jobs_work_for_a_run_and_end_when_idle(slurm_server: SlurmServer, 
         script = tmp_path / "glide-in"
         script.write_text(f"#!/bin/sh\nexec srun {' '.join(node)}\n")
         log = f"--output={tmp_path}/slurm-%a"
-        slurm_server.run("sbatch", "--array=1-2", "--cpus-per-task=2", "--signal=TERM@120", log, str(script))
+        options = ("--parsable", "--array=1-2", "--cpus-per-task=2", "--signal=TERM@120", log)
+        nodes = slurm_server.run("sbatch", *options, str(script))
         bench.gate.let_through(4)
 
         run.ended().succeeded()
         assert counted(bench) == complete(4)
-        wait_until(lambda: not slurm_server.run("squeue", "--noheader"), "the end of the nodes")
+        wait_until(
+            lambda: nodes not in slurm_server.run("squeue", "--noheader", "--format=%F"),
+            "the end of the nodes",
+        )
         assert pool.report("nodes") == []
