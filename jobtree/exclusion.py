@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 import sys
 
 from jobtree import files
@@ -87,6 +86,8 @@ def _try_both(held: str, trial: str) -> int:
 
 
 def _ask_another(held: str, trial: str) -> int:
+    import subprocess  # only a start on a network file system needs it; whoever looks at a tree imports this module
+
     command = [sys.executable, "-I", "-S", "-c", _TRIAL, held, trial]
     try:
         done = subprocess.run(

@@ -82,7 +82,10 @@ def test_every_line_of_the_table_runs_and_its_results_are_right(tmp_path: Path) 
     }  # fmt: skip
     assert all(name in help_text for name in names)
     assert all(line["what"] in output for line in lines)
-    assert [line["what"] for line in lines if line["unit"] not in ("%", "MB") and line["value"] <= 0] == []
+    # (Of so few targets, a run takes no longer than its start-up, which "flat" takes off.)
+    assert [
+        line["what"] for line in lines if line["unit"] not in ("%", "MB", "max/min") and line["value"] <= 0
+    ] == []
     assert {line["passed"] for line in lines} == {None}, "a small run says nothing about figures"
     assert list(place.iterdir()) == [], "runs have left something behind"
 
