@@ -124,6 +124,31 @@ def test_a_hub_that_is_killed_and_started_again_ends_nothing_that_runs(
     assert sorted(bench.lines("notes")) == sorted(map(str, range(4)))
 
 
+def test_while_the_network_to_the_hub_is_cut_what_runs_ends_and_what_follows_waits(
+    bench: Bench, hub: FakeParasol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILDREN", "4")
+    tree = bench.directory / "tree"
+    master = bench.start("pipeline.py", "--jobTree", str(tree), *OPTIONS, "--jobTime", "0")
+    for _ in range(4):
+        bench.gate.arrival()
+
+    with hub.trick("down"):
+        before = len(hub.submitted())
+        bench.gate.let_through(4)
+        status = Pipeline(bench.directory)
+        wait_until(
+            lambda: '"done": 4' in status.program("jobTreeStatus", "--json", str(tree)).out,
+            "four that are done",
+        )
+        assert len(hub.submitted()) == before
+    ran = master.ended()
+
+    ran.succeeded()
+    assert "result: 6" in ran.out
+    assert sorted(bench.lines("notes")) == sorted(map(str, range(4)))
+
+
 def test_the_commands_without_a_master_end_what_runs(bench: Bench, hub: FakeParasol) -> None:
     tree = bench.directory / "tree"
     master = bench.start("pipeline.py", "--jobTree", str(tree), *OPTIONS, "--jobTime", "0")
