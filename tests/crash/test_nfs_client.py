@@ -14,13 +14,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
 from batchsystems.abstract import End, EndKind
 from jobtree import bundles, clock, database, files, frames, heartbeat, lock, requests, treedir
-from jobtree.errors import AnotherMaster, UsageError
+from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.lock import TreeLock
 from jobtree.paths import TreePaths
 from jobtree.requests import Answer, Request, Requests
@@ -245,27 +245,39 @@ def test_files_are_replaced_and_removed_although_answers_get_lost(mounted: Mount
     assert os.listdir(os.path.dirname(master.bundle(5000))) == []
 
 
-def test_what_is_replaced_all_the_time_is_read_whole(mounted: Mounted) -> None:
-    """Between opening and reading another machine may have put a new file there: then the old one is stale."""
+def test_what_is_replaced_between_opening_and_reading_is_opened_again(
+    mounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another machine: then what was opened is stale. Not only once, and not for ever."""
     one, other = (str(client.path / "file") for client in mounted())
-    files.replace(one, b"0")
-    ending = threading.Event()
+    files.replace(one, b"old")
+    open_file, open_descriptor = open, os.open
+    contents = [b"1", b"2", b"3"]
 
-    def replace() -> None:
-        number = 0
-        while not ending.is_set():
-            number += 1
-            files.replace(one, b"%d" % number)
+    def meanwhile(path: str) -> None:
+        if path == other and contents:
+            files.replace(one, contents.pop(0))
 
-    replacing = threading.Thread(target=replace)
-    replacing.start()
-    try:
-        for _ in range(300):
-            assert files.read(other)
-            assert files.read_from(other, 0, 10)
-    finally:
-        ending.set()
-        replacing.join()
+    def opening_files(path: str, mode: str) -> Any:
+        file = open_file(path, mode)
+        meanwhile(path)
+        return file
+
+    def opening_descriptors(path: str, *arguments: Any, **keywords: Any) -> int:
+        fd = open_descriptor(path, *arguments, **keywords)
+        meanwhile(path)
+        return fd
+
+    monkeypatch.setattr(files, "open", opening_files, raising=False)
+    assert files.read(other) == b"3"
+    assert contents == []
+
+    monkeypatch.setattr(os, "open", opening_descriptors)
+    contents += [b"4", b"5"]
+    assert files.read_from(other, 0, 10) == b"5"
+    contents += [b"%d" % number for number in range(100)]
+    with pytest.raises(StorageError, match="Stale file handle"):
+        files.read_from(other, 0, 10)
 
 
 def test_a_rename_that_has_not_happened_is_an_error_all_the_same(mounted: Mounted) -> None:
