@@ -29,7 +29,7 @@ clusters:  # install the batch systems that some tests start (Debian 12, as root
 crash:     # stop the world at every durable effect of a run, and after each start again: an hour or so
 	@$(IN_VENV) tests/crash/every_point.py --all $(ARGS)
 
-mutants:   # break the library in some forty ways, one after the other: every one must be caught by a test
+mutants:   # break the library in some sixty ways, one after the other: every one must be caught by a test
 	@$(IN_VENV) tests/crash/mutants.py $(ARGS)
 
 lint:      # style, format, types, and which module may import which

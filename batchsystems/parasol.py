@@ -22,8 +22,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from typing import Optional
@@ -38,6 +36,7 @@ from batchsystems.abstract import (
     Setup,
     Submission,
 )
+from batchsystems.commands import Pause, Waiter
 from batchsystems.parasol_commands import Hub, HubDown, Result, SickBatch, read_results
 from batchsystems.parasol_files import Files
 
@@ -47,7 +46,7 @@ _TICK_SECONDS = 0.25
 """Between looks at results files while somebody waits in ``poll``."""
 _SLOWEST = 12
 """While nothing changes, listings are up to so many intervals apart."""
-_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _BUDGET_SECONDS = 3.0
 """So long one call submits or removes; the rest follows in the next one."""
 _MOST_SICK = 3
@@ -109,15 +108,12 @@ class Parasol(AbstractBatchSystem):
         self._failed: set[str] = set()  # batches with failures since they were last seen running
         self._stalled: dict[str, int] = {}
         self._sick_nodes: list[str] = []
-        self._pauses = 0
-        self._resume = 0.0
+        self._pause = Pause(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._slower = 1.0
         self._next_listing = 0.0
         self._cpus: Optional[int] = None
         self._closed = False
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
+        self._waiter = Waiter()
 
     @classmethod
     def create(cls, setup: Setup) -> AbstractBatchSystem:
@@ -171,14 +167,13 @@ class Parasol(AbstractBatchSystem):
                 with contextlib.suppress(BatchSystemError):
                     self._list()
             left = deadline - time.monotonic()
-            if self._ends or self._woken(min(max(left, 0.0), _TICK_SECONDS)) or left <= 0:
+            if self._ends or self._waiter.wait(min(deadline, time.monotonic() + _TICK_SECONDS)) or left <= 0:
                 ends, self._ends = self._ends, []
                 return ends
 
     def wake(self) -> None:
         """Make the current or else the next `poll` return at once."""
-        with contextlib.suppress(OSError):
-            self._wake_write.send(b".")
+        self._waiter.wake()
 
     def list_issued(self, run: str) -> list[str]:
         """What the hub has of a run, and what waits here. Those of earlier instances are reported from now on."""
@@ -205,9 +200,11 @@ class Parasol(AbstractBatchSystem):
         self._require_open()
         if self._held:
             return 0
-        if self._cpus is None:
-            with contextlib.suppress(BatchSystemError):
+        if self._cpus is None and time.monotonic() >= self._pause.until:
+            try:
                 self._cpus = self._hub.cpus()
+            except BatchSystemError as error:
+                self._failed_to_ask(error)
         waiting = sum(not job.machine for job in self._jobs.values())
         return max(0, 2 * (self._cpus or _QUEUED // 2) - waiting)
 
@@ -218,8 +215,7 @@ class Parasol(AbstractBatchSystem):
             for job in self._jobs.values():
                 if self._files.end(job.name) is not None:  # over, and nobody will ask how any more
                     self._files.remove(job.name)
-            self._wake_read.close()
-            self._wake_write.close()
+            self._waiter.close()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -233,24 +229,28 @@ class Parasol(AbstractBatchSystem):
         if not self._held and not to_remove:
             return
         begin = time.monotonic()
-        if begin < self._resume:
+        if begin < self._pause.until:
             return
         try:
             if any(job.doubtful for job in self._held) or any(job.id is None for job in to_remove):
-                self._list()  # were they taken after all, and what are their numbers?
+                # Were they taken after all, are they perhaps over by now, and what are their numbers?
+                self._list()
+                self._read_results()
             self._remove(to_remove)
             if self._submit_held(begin):
                 self._hub.plan()
-        except SickBatch:
-            self._resume = time.monotonic() + _PAUSES[0]
+        except SickBatch as error:
+            self._pause.failed(str(error))
         except BatchSystemError as error:
-            pause = _PAUSES[min(self._pauses, len(_PAUSES) - 1)]
-            if self._pauses == 0:
-                log.warning("Parasol cannot be asked: %s. It is tried again.", error)
-            self._pauses += 1
-            self._resume = time.monotonic() + pause
+            self._failed_to_ask(error)
         else:
-            self._pauses = 0
+            self._pause.worked()
+
+    def _failed_to_ask(self, error: BatchSystemError) -> None:
+        had = bool(self._pause.trouble)
+        self._pause.failed(str(error))
+        if not had:
+            log.warning("Parasol cannot be asked: %s. It is tried again.", error)
 
     def _remove(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
@@ -428,14 +428,6 @@ class Parasol(AbstractBatchSystem):
         job = self._jobs[name] = _Job(name, batch)
         job.machine = machine
         job.id = id
-
-    def _woken(self, seconds: float) -> bool:
-        ready, _, _ = select.select([self._wake_read], [], [], seconds)
-        if ready:
-            with contextlib.suppress(BlockingIOError):
-                while self._wake_read.recv(4096):
-                    pass
-        return bool(ready)
 
 
 def _results(batch: str) -> str:

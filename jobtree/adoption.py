@@ -23,8 +23,9 @@ from jobtree.frames import Failure, Frame, Measures, Packed
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
 from jobtree.refusals import Refusals
-from jobtree.report import describe_failure, message_from_job, one_line
+from jobtree.report import describe_failure, message_from_job
 from jobtree.schema import FailureRow
+from jobtree.shown import one_line
 from jobtree.store import Store
 from jobtree.tree import Tree
 from jobtree.values import Returned

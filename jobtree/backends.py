@@ -1,11 +1,11 @@
-"""The batch systems of one start: the one that was chosen, and those that still have bundles of earlier starts.
+"""The batch systems of one start: the one or two that were chosen, and those that still have bundles of earlier starts.
 
 A bundle belongs to the batch system that it was given to. So a start with another --batchSystem goes on asking,
 waiting and cancelling in the old one until its last bundle there is over. If that one cannot even be made any more (its
 library is gone), nobody can be asked: then the leases of its bundles decide alone.
 
-Only the chosen one is waited for in ``poll``. The others are all of the kind that outlives the master, whose word is
-a hint that can come a moment later.
+Only one is waited for in ``poll``: this machine if it was chosen, because its ends are heard of in no other way. All
+others outlive the master, and their word is a hint that can come a moment later.
 """
 
 from __future__ import annotations

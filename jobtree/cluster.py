@@ -27,8 +27,8 @@ from jobtree.nodes import Nodes
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.quantities import format_duration
-from jobtree.report import one_line
 from jobtree.schema import BundleRow
+from jobtree.shown import one_line
 
 log = logging.getLogger("jobtree")
 

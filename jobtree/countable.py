@@ -57,16 +57,6 @@ def limits(given: Union[str, Iterable[str], Mapping[str, object]]) -> dict[str, 
     return found
 
 
-def lacking(text: str, have: Mapping[str, int]) -> Optional[tuple[str, int, Optional[int]]]:
-    """The first thing of a request of which there is less: its name, the number asked for, what there is (None: nobody
-    has said). None: there is enough of everything."""
-    for name, number in counts(text).items():
-        there = have.get(name)
-        if there is None or number > there:
-            return name, number, there
-    return None
-
-
 def _checked(name: object) -> str:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ValueError(

@@ -97,9 +97,8 @@ def _work(root: str, bundle: int, directory: str, parent: int, recall: Optional[
 
 def prepare_to_fork(root: str) -> None:
     """Do once what every worker would do for itself otherwise. root: the job tree."""
-    files.filesystem_type(
-        root
-    )  # it remembers; finding it out takes a worker a sixth of what a bundle costs it
+    # It remembers: finding it out takes a worker a sixth of what a bundle costs it.
+    files.filesystem_type(root)
     gc.collect()
     gc.freeze()  # what was imported is not looked at again, and so not copied by every fork
 

@@ -12,7 +12,7 @@ from typing import Optional
 
 from jobtree import files, frames
 from jobtree.errors import StorageError
-from jobtree.report import one_line
+from jobtree.shown import one_line
 
 MOST = 3
 """So many times in a row, or for the same job, are enough."""

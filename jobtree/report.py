@@ -19,8 +19,7 @@ from jobtree import clock
 from jobtree.errors import JobTreeError, RunStopped
 from jobtree.paths import job_name
 from jobtree.schema import FailureRow
-from jobtree.shown import one_line as one_line
-from jobtree.shown import shown as shown
+from jobtree.shown import one_line, shown
 
 log = logging.getLogger("jobtree")
 

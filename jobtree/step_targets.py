@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from typing import Any, Optional
+from collections.abc import Iterator
+from typing import IO, Any, Optional
 
 from jobtree import steps
 from jobtree.errors import TargetError
@@ -94,7 +95,7 @@ class CallStep(Target):
 
 
 @contextlib.contextmanager
-def _files_of(step: Step) -> Any:
+def _files_of(step: Step) -> Iterator[None]:
     """Inputs must be there before, and outputs afterwards."""
     missing = [path for path in step.inputs if not os.path.exists(path)]
     if missing:
@@ -110,7 +111,7 @@ def _files_of(step: Step) -> Any:
 
 
 @contextlib.contextmanager
-def _log(path: Optional[str]) -> Any:
+def _log(path: Optional[str]) -> Iterator[Optional[IO[str]]]:
     """The file for a step's output; a new one at every try."""
     if path is None:
         yield None

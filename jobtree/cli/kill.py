@@ -23,6 +23,7 @@ from jobtree.lock import TreeLock
 from jobtree.paths import TreePaths
 from jobtree.quantities import format_duration, parse_duration
 from jobtree.requests import Request
+from jobtree.shown import shown
 
 if TYPE_CHECKING:
     import psutil
@@ -194,4 +195,4 @@ def _holder(paths: TreePaths, who: dict[str, Any]) -> Optional[psutil.Process]:
 
 
 def _say(text: str) -> None:
-    print(report.shown(text), file=sys.stdout, flush=True)
+    print(shown(text), file=sys.stdout, flush=True)

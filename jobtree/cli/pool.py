@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from jobtree import report
 from jobtree.cli import pool_arguments, program
 from jobtree.quantities import format_duration, format_memory
+from jobtree.shown import one_line
 
 _NAME = "jobTreePool"
 _LISTS = ("nodes", "jobs", "users", "runs", "sick")
@@ -91,7 +91,7 @@ def _words(row: Mapping[str, Any]) -> dict[str, str]:
         elif isinstance(value, float):
             value = f"{value:g}"
         words[name.replace("_seconds", "").replace("seconds_", "")] = (
-            "-" if value in (None, "") else report.one_line(str(value))
+            "-" if value in (None, "") else one_line(str(value))
         )
     return words
 

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from jobtree import report, snapshot
+from jobtree import snapshot
 from jobtree.cli import program
 from jobtree.contents import TargetClass
 from jobtree.errors import UsageError
 from jobtree.quantities import format_duration, format_memory
+from jobtree.shown import one_line
 
 _NAME = "jobTreeStats"
 _HEADINGS = ("count", "failures", "wall", "mean", "min", "max", "cpu", "memory", "class")
@@ -45,7 +46,7 @@ def _command(argv: Sequence[str]) -> int:
         found = {"jobTree": seen.root, "state": seen.state, "classes": [_as_json(kind) for kind in kinds]}
         text = json.dumps(found, indent=1)
     else:
-        text = _table(kinds) if kinds else f"No target of {report.one_line(seen.root)} has ended yet."
+        text = _table(kinds) if kinds else f"No target of {one_line(seen.root)} has ended yet."
     _write(arguments.outputFile, text + "\n")
     return 0
 
@@ -98,5 +99,5 @@ def _row(kind: TargetClass) -> tuple[str, ...]:
         "-" if none else format_duration(kind.wall_max),
         format_duration(kind.cpu_time),
         "-" if none else format_memory(kind.memory_max),
-        report.one_line(kind.name),
+        one_line(kind.name),
     )

@@ -14,6 +14,7 @@ from jobtree.cli import program
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
 from jobtree.schema import FailureRow
+from jobtree.shown import one_line
 from jobtree.snapshot import Snapshot
 
 _NAME = "jobTreeStatus"
@@ -87,11 +88,9 @@ def _check(paths: TreePaths, as_json: bool) -> int:
         )
     else:
         for finding in found:
-            print(f"{report.one_line(finding.path)}: {report.one_line(finding.found)}")
-            print(f"    {report.one_line(finding.advice)}")
-        print(
-            f"{report.one_line(paths.root)}: {f'{wrong} things are wrong' if wrong else 'nothing is wrong'}"
-        )
+            print(f"{one_line(finding.path)}: {one_line(finding.found)}")
+            print(f"    {one_line(finding.advice)}")
+        print(f"{one_line(paths.root)}: {f'{wrong} things are wrong' if wrong else 'nothing is wrong'}")
     return 1 if wrong else 0
 
 
@@ -99,7 +98,7 @@ def _check(paths: TreePaths, as_json: bool) -> int:
 
 
 def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
-    lines = [f"{report.one_line(seen.root)}: {_state(seen)}"]
+    lines = [f"{one_line(seen.root)}: {_state(seen)}"]
     meaning = (
         _MEANING
         if seen.state == snapshot.RUNNING
@@ -119,7 +118,7 @@ def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
         if seen.failed or seen.retried:
             lines.append("")
     elif seen.counts.failed:
-        lines.append(f"See why with: {_NAME} --verbose {report.one_line(shlex.quote(seen.root))}")
+        lines.append(f"See why with: {_NAME} --verbose {one_line(shlex.quote(seen.root))}")
     if seen.state not in (snapshot.RUNNING, snapshot.COMPLETE):
         lines.append(report.how_to_continue(seen.root))
     return lines
@@ -129,8 +128,8 @@ def _running(seen: Snapshot) -> list[str]:
     """A line for each running job, where the master has told of them."""
     lines = []
     for job in seen.running or ():
-        what = f"{job_name(job.job)} ({report.one_line(job.name)})"
-        where = report.one_line(job.host) or "the machine of the master"
+        what = f"{job_name(job.job)} ({one_line(job.name)})"
+        where = one_line(job.host) or "the machine of the master"
         how = f"attempt {job.attempt}, bundle {job.bundle}"
         lines.append(f"{'':13}{what} runs on {where} for {format_duration(job.seconds)}, {how}")
     return lines
@@ -143,8 +142,7 @@ def _state(seen: Snapshot) -> str:
         return "running, by a master that has just started"
     master = seen.master
     return (
-        f"running on host {report.one_line(master.host)} with pid {master.pid}, "
-        f"since {clock.text(master.started)}"
+        f"running on host {one_line(master.host)} with pid {master.pid}, since {clock.text(master.started)}"
     )
 
 

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from batchsystems.abstract import Submission
 from jobtree import files, rows, run, soundness, treedir
@@ -220,6 +220,10 @@ class Scene:
                 raise AssertionError(
                     f"the script has ended and the run has not: {self.batch.running()}, {self.master.tree.totals}"
                 ) from None
+
+
+MakeScene = Callable[..., Scene]
+"""Makes one; its arguments are settings (the fixture ``make_scene`` of the unit tests)."""
 
 
 def query_rows(paths: TreePaths, query: str, *values: Any) -> list[Any]:

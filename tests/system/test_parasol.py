@@ -190,6 +190,23 @@ def test_a_sick_batch_that_dropped_its_jobs_is_cleared_and_they_are_lost_not_for
         assert [end.status for end in batch.poll(60.0)] == [0]
 
 
+def test_what_was_taken_and_is_over_although_the_answer_was_lost_is_not_submitted_again(
+    tmp_path: Path, hub: FakeParasol
+) -> None:
+    batch = Parasol(CLIENT, str(tmp_path / "jobs"), interval=0.05)
+    with batch:
+        with hub.trick("mute"):
+            batch.issue([submission("once", f"echo ran >> {tmp_path}/ran")])
+            assert batch.queue_room() == 0
+            wait_until(lambda: list((tmp_path / "jobs").rglob("para.results")), "the result")
+
+        batch._pause.until = 0.0  # it is time to try again, before anything else is looked at
+        assert [end.status for end in batch.poll(60.0)] == [0]
+
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    assert len(hub.submitted()) == 1
+
+
 def test_each_shape_of_request_is_a_batch_of_its_own(tmp_path: Path, hub: FakeParasol) -> None:
     with Parasol(CLIENT, str(tmp_path / "jobs"), interval=0.05) as batch:
         batch.issue(
@@ -207,7 +224,6 @@ def test_the_hub_is_asked_once_an_interval_and_more_rarely_while_nothing_changes
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("batchsystems.parasol.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("batchsystems.parasol.select.select", lambda *_: ([], [], []))
     with Parasol(CLIENT, str(tmp_path / "jobs"), interval=5.0) as batch, hub.trick("hold"):
         batch.issue([submission("waits", "exit 0")])
         for _ in range(600):

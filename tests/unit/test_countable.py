@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 
@@ -51,21 +51,6 @@ def test_limits_are_read_from_texts_and_mappings() -> None:
     assert countable.limits(["a=1", "b=0"]) == countable.limits({"a": 1, "b": 0}) == {"a": 1, "b": 0}
     with pytest.raises(ValueError, match="'licence' is no NAME=NUMBER"):
         countable.limits("licence")
-
-
-@pytest.mark.parametrize(
-    ("text", "have", "expected"),
-    [
-        ("", {}, None),
-        ("a=1", {"a": 1}, None),
-        ("a=2", {"a": 1}, ("a", 2, 1)),
-        ("a=1,b=1", {"a": 1}, ("b", 1, None)),
-    ],
-)
-def test_what_is_lacking_is_named(
-    text: str, have: dict[str, int], expected: Optional[tuple[str, int, Optional[int]]]
-) -> None:
-    assert countable.lacking(text, have) == expected
 
 
 class Plain(Target):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -17,23 +16,8 @@ from jobtree.events import State
 from jobtree.removals import Remover
 from jobtree.requests import Request
 from jobtree.store import Store
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Scene, WatchedBatchSystem
+from tests.fakes.master_scene import MakeScene, WatchedBatchSystem
 from tests.fakes.scripted_worker import Value, target
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> int:

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
 from jobtree import bundles, frames, soundness
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import RESULT, Died, Scene, check_rows
+from tests.fakes.master_scene import RESULT, Died, MakeScene, check_rows
 from tests.fakes.scripted_worker import ScriptedWorker, Value, target
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> int:

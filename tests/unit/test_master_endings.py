@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 
 from batchsystems.abstract import Reason
 from jobtree.errors import StorageError
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Died, Scene
+from tests.fakes.master_scene import Died, MakeScene
 from tests.fakes.scripted_worker import Value, target
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> int:

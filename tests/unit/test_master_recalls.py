@@ -7,29 +7,13 @@ import pickle
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 
 from batchsystems.abstract import Reason
 from jobtree import frames
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Died, Scene
+from tests.fakes.master_scene import Died, MakeScene, Scene
 from tests.fakes.scripted_worker import target
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def said(caplog: pytest.LogCaptureFixture, text: str) -> int:

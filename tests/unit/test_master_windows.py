@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -13,23 +13,8 @@ from jobtree import bundles, frames
 from jobtree.adoption import Adopter
 from jobtree.paths import TreePaths
 from jobtree.removals import Remover
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Died, Scene
+from tests.fakes.master_scene import Died, MakeScene
 from tests.fakes.scripted_worker import ScriptedWorker, Value, target
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def test_what_a_worker_begins_just_before_a_recall_is_not_taken_from_it(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import pytest
 
@@ -16,24 +15,10 @@ from jobtree.frames import Packed
 from jobtree.options import Settings
 from jobtree.run import _check_built
 from tests.fakes.fake_batch_system import FakeBatchSystem
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Scene
+from tests.fakes.master_scene import MakeScene, Scene
 from tests.fakes.scripted_worker import target
 
 GIB = 1 << 30
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def grown(scene: Scene, children: list[Packed]) -> Iterator[None]:

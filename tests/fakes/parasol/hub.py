@@ -7,6 +7,7 @@ It really runs the jobs. Its directory holds its socket, the state that the node
     sick    batches are sick, whatever is done about it
     hold    nothing is started
     down    (looked at by the client) nobody answers
+    mute    (looked at by the client) it does what it is asked, and its answer is lost
 
 Like the real one: commands are split at blanks; cores belong to the batch, which is a user and a results file; a job
 that is removed gets one SIGTERM, is forgotten, and never gets a result; three failures of a batch make a node sick for

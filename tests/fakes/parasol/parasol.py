@@ -19,6 +19,8 @@ def main() -> int:
             connection.connect(os.path.join(directory, "hub"))
             connection.sendall(json.dumps(words).encode() + b"\n")
             answer = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
+        if os.path.exists(os.path.join(directory, "tricks", "mute")):
+            raise TimeoutError
     except (OSError, ValueError):
         if "add" in words:
             os.kill(os.getpid(), signal.SIGSEGV)
