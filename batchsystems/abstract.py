@@ -311,6 +311,8 @@ class AbstractBatchSystem(ABC):
          and their ends need not be reported any more. The default does nothing.
      32. `create` makes one with the options of a command line, and imports libraries that may be absent; importing its
          module, for `OPTIONS`, needs none of those.
+    33. `why_waiting(name)` tells people why a job that was handed over has not started, from what is known already: it
+        asks nobody. The default knows nothing.
     """
 
     outlives_master: bool = False
@@ -362,6 +364,10 @@ class AbstractBatchSystem(ABC):
     def counts(self, name: str) -> bool:
         """Whether it sees to it by itself that no more of a countable thing is promised than there is (clause 15)."""
         return False
+
+    def why_waiting(self, name: str) -> str:
+        """What is known of why a job that was handed over has not started, in words; "" if nothing is (clause 33)."""
+        return ""
 
     def avoid(self, hosts: Collection[str]) -> None:  # noqa: B027  # most can do nothing about it
         """Start nothing on these machines if that can be helped; replaces the earlier set (clause 30)."""

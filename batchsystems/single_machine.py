@@ -31,6 +31,7 @@ from batchsystems.abstract import (
     Reason,
     Resources,
     Submission,
+    human_bytes,
 )
 from batchsystems.machine import usable_cores, usable_gpus, usable_memory
 from batchsystems.processes import PopenStarter, ProcessEnd, Starter
@@ -84,6 +85,11 @@ class WaitingJobs:
     def names(self) -> list[str]:
         """Names of the waiting jobs, oldest first."""
         return list(self._places)
+
+    def asked(self, name: str) -> Optional[Shape]:
+        """What a waiting job asks for; None if it does not wait."""
+        place = self._places.get(name)
+        return place[0] if place is not None else None
 
     def add(self, submission: Submission) -> None:
         """Put a job at the end."""
@@ -245,6 +251,18 @@ class SingleMachine(AbstractBatchSystem):
     def counts(self, name: str) -> bool:
         """Graphics cards are counted here."""
         return name == GPUS
+
+    def why_waiting(self, name: str) -> str:
+        """What it asks for, and what is free."""
+        asked = self._waiting.asked(name)
+        if asked is None:
+            return ""
+        cpu, memory, gpus = asked
+        cards = (f", {gpus} graphics cards", f", {len(self._free_gpus)} graphics cards") if gpus else ("", "")
+        return (
+            f"it waits for {cpu / 1000:g} cores, {human_bytes(memory)}{cards[0]}; there are {self._free_cpu / 1000:g} "
+            f"cores, {human_bytes(self._free_memory)}{cards[1]} free"
+        )
 
     def queue_room(self) -> int:
         """One submission for each free core and one more for each slot, less what is queued."""

@@ -205,6 +205,13 @@ class Slurm(AbstractBatchSystem):
         room = max(0, most - len(jobs))
         return room if not jobs or room >= most // _ROOM_STEP else 0
 
+    def why_waiting(self, name: str) -> str:
+        """SLURM's own state and reason, as it told them last."""
+        job = self._jobs.jobs.get(name)
+        if job is None:
+            return ""
+        return job.words or "it has not been asked about this job yet"
+
     def avoid(self, hosts: Collection[str]) -> None:
         """Exclude machines from what is submitted from now on; all of them cannot be."""
         known = {node.name for node in self._dialogue.site.nodes}

@@ -42,7 +42,7 @@ class Job:
 
     __slots__ = (
         "array", "cancel_sent", "cancelled", "grace", "index", "kill_at", "missing", "name", "never", "request",
-        "running", "submission",
+        "running", "submission", "words",
     )  # fmt: skip
 
     def __init__(self, name: str, submission: Optional[Submission], request: Request) -> None:
@@ -52,6 +52,7 @@ class Job:
         self.array: Optional[Array] = None  # None: not handed over yet
         self.index = 0
         self.running = False
+        self.words = ""  # what SLURM said of it last
         self.missing: Optional[float] = None  # since when it is not to be seen
         self.never: Optional[float] = None  # since when it is said that it will not start
         self.cancelled = False
@@ -145,6 +146,7 @@ class Jobs:
     def _seen(self, job: Job, line: Line, now: float) -> None:
         job.missing = None
         job.running = line.state in slurm_ends.RUNNING
+        job.words = f"job {line.job} is {line.state} ({line.reason})"
         if line.state in slurm_ends.FINAL:
             self.end(job, self._end_by(job, line))
             return

@@ -117,6 +117,10 @@ class Cluster:
         """Whether it makes sense to hand over anything to this batch system now."""
         return clock.elapsed() >= self._paused_until.get(backend, 0.0)
 
+    def pause(self, backend: str) -> float:
+        """For how many seconds nothing is handed over to this batch system."""
+        return max(0.0, self._paused_until.get(backend, 0.0) - clock.elapsed())
+
     def submitted(self, backend: str) -> None:
         """A batch system took what it was given."""
         self._pauses.pop(backend, None)

@@ -66,7 +66,10 @@ class TargetClass(NamedTuple):
 
 
 class RunningJob(NamedTuple):
-    """A job whose target is running: as far as the master has heard, for so many seconds."""
+    """A job whose target is running: as far as the master has heard, for so many seconds.
+
+    backend: the batch system that the bundle is in; log_start: where in the bundle's log its output begins.
+    """
 
     job: int
     attempt: int
@@ -74,6 +77,8 @@ class RunningJob(NamedTuple):
     bundle: str
     host: str
     seconds: float
+    backend: str = ""
+    log_start: int = 0
 
 
 class Contents(NamedTuple):
@@ -108,12 +113,14 @@ def query(connection: sqlite3.Connection, failures: int = 0) -> Contents:
     return Contents(
         ended[0] if ended else None,
         tuple(TargetClass(row[0], Counts(*row[1:6]), *row[6:]) for row in classes),
-        tuple(_failure(row[1:]) for row in rows if row[0] == State.FAILED),
-        tuple(_failure(row[1:]) for row in rows if row[0] in (State.READY, State.ISSUED)),
+        tuple(failure_of(row[1:]) for row in rows if row[0] == State.FAILED),
+        tuple(failure_of(row[1:]) for row in rows if row[0] in (State.READY, State.ISSUED)),
     )
 
 
-def _failure(row: Sequence[Any]) -> FailureRow:
+def failure_of(row: Sequence[Any]) -> FailureRow:
+    """A row of the table: job, attempt, name, kind, message, traceback, output, log_start, log_end, log, host, bundle,
+    moment."""
     job, attempt, name, kind, message, traceback, output, start, end, log, host, bundle, moment = row
     failure = Failure(kind, message, traceback, output, start or 0, end or 0)
     return FailureRow(job, attempt, name, failure, log, host, bundle, moment)
@@ -164,13 +171,14 @@ def to_json(found: Contents) -> dict[str, Any]:
     return {
         "ended": found.ended,
         "classes": [{**kind._asdict(), "counts": kind.counts._asdict()} for kind in found.classes],
-        "failed": [_failure_to_json(row) for row in found.failed],
-        "retried": [_failure_to_json(row) for row in found.retried],
+        "failed": [failure_to_json(row) for row in found.failed],
+        "retried": [failure_to_json(row) for row in found.retried],
         "running": None if found.running is None else [job._asdict() for job in found.running],
     }
 
 
-def _failure_to_json(row: FailureRow) -> dict[str, Any]:
+def failure_to_json(row: FailureRow) -> dict[str, Any]:
+    """A failure, as JSON has it."""
     return {**row._asdict(), "failure": row.failure._asdict()}
 
 
@@ -180,11 +188,12 @@ def from_json(stored: dict[str, Any]) -> Contents:
     return Contents(
         stored["ended"],
         tuple(TargetClass(**{**kind, "counts": Counts(**kind["counts"])}) for kind in stored["classes"]),
-        tuple(_failure_from_json(row) for row in stored["failed"]),
-        tuple(_failure_from_json(row) for row in stored["retried"]),
+        tuple(failure_from_json(row) for row in stored["failed"]),
+        tuple(failure_from_json(row) for row in stored["retried"]),
         None if running is None else tuple(RunningJob(**job) for job in running),
     )
 
 
-def _failure_from_json(stored: dict[str, Any]) -> FailureRow:
+def failure_from_json(stored: dict[str, Any]) -> FailureRow:
+    """The other way."""
     return FailureRow(**{**stored, "failure": Failure(**stored["failure"])})

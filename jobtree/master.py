@@ -25,26 +25,25 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, End, EndKind, Submission
-from jobtree import bundles, clock, files, published, tempdirs
+from jobtree import bundles, clock, files, tempdirs
 from jobtree.adoption import Adopter, Collected, judgement_of_limit, tell
 from jobtree.backends import Backends, Make
 from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
-from jobtree.contents import RunningJob
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
 from jobtree.events import State
+from jobtree.explaining import Explainer
 from jobtree.lanes import Lanes
 from jobtree.options import Settings
 from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
-from jobtree.requests import Answer, Request, Requests
+from jobtree.steering import Steering
 from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
 from jobtree.tree import Tree
-from jobtree.version import VERSION
 
 log = logging.getLogger("jobtree")
 
@@ -119,9 +118,10 @@ class Master:
         self._backends = Backends(batches, make_backend)
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
-        self._requests = Requests(paths)
-        self._answers: list[tuple[Request, Answer]] = []
-        self._publisher = published.Publisher(paths, store, self._running_jobs)
+        explainer = Explainer(
+            store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles
+        )
+        self._steering = Steering(paths, store, explainer, self.stop)
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
@@ -133,7 +133,7 @@ class Master:
 
         Whatever that master started on this machine is dead, or about to die with it.
         """
-        self._requests.discard()
+        self._steering.discard()
         self._lanes.learn()
         over = []
         self._store.begin()
@@ -233,15 +233,6 @@ class Master:
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
-    def _running_jobs(self) -> list[RunningJob]:
-        now = clock.elapsed()
-        found = []
-        for bundle in self._bundles.values():
-            if bundle.current is not None:
-                name, since = self._store.shapes[bundle.shape].name, now - bundle.current_since
-                found.append(RunningJob(*bundle.current, name, bundle.name, bundle.host, since))
-        return found
-
     # -- collect -----------------------------------------------------------------------------------------------
 
     def _decide(self, collected: Collected) -> list[Submission]:
@@ -301,17 +292,8 @@ class Master:
         if idle:
             offsets.extend(self._recall_late(now, idle))
         self._store.adopted(offsets)
-        self._answers += [(request, self._obey(request)) for request in self._requests.take()]
+        self._steering.obey()
         return closed
-
-    def _obey(self, request: Request) -> Answer:
-        """Do what is asked for, inside the transaction; the answer is given after the commit."""
-        if request.kind == "kill":
-            self.stop(f"stopped by jobTreeKill ({request.by})")
-            return Answer(True)
-        if request.kind == published.QUESTION:
-            return Answer(True)  # its body is put together after the commit
-        return Answer(False, f"the master (jobtree {VERSION}) does not know how to {request.kind}")
 
     def _look_at_cluster(self, now: float, offsets: list[tuple[int, int]]) -> list[_Closed]:
         """Adopt what supervised bundles have written, settle those that are over."""
@@ -413,12 +395,7 @@ class Master:
         if submissions:
             self._issue(submissions)
         tell(collected.news)
-        answers, self._answers = self._answers, []
-        for request, answer in answers:
-            if request.kind == published.QUESTION:
-                answer = self._publisher.answer()
-            self._requests.answer(request, answer)
-        self._publisher.turn()
+        self._steering.answer()
         self._cluster.act()
         self._remover.add(removals)
         for closed in over:
@@ -465,8 +442,7 @@ class Master:
         self._store.strike_removals(self._remover.take_done())
         self._store.commit()
         bundles.sweep(self._paths, self._going_on())
-        self._publisher.turn(at_once=True)
-        self._requests.close()
+        self._steering.close()
         self.tree.check_invariants()
 
     def _end_cluster(self) -> None:

@@ -187,6 +187,15 @@ class Packer:
         found.update(countable.counts(self._store.shapes[shape].countable))
         return found
 
+    def lacking(self, shape: int) -> list[tuple[str, float, float, float]]:
+        """What the next bundle of a shape would have to wait for: name, asked for, in use, and how much there is."""
+        asked, promised, most = self._asked(shape), self._promised(), self._limits.most
+        return [
+            (name, number, promised.get(name, 0), most[name])
+            for name, number in asked.items()
+            if number and name in most and promised.get(name, 0) + number > most[name] + 1e-9
+        ]
+
     def _slots(self, shape: int) -> int:
         """How many jobs of a shape can run at once."""
         cpu, memory = self.request(shape)

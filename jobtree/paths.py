@@ -28,7 +28,7 @@ from __future__ import annotations
 import os
 import re
 
-FORMAT = 3
+FORMAT = 4
 """The version of all that is laid out here and in the database; another one is refused."""
 
 JOB_BITS = 31
@@ -45,6 +45,16 @@ def job_id(bundle: int, n: int) -> int:
 def job_name(id: int) -> str:
     """A job's number as people read and type it: bundle-n."""
     return f"{id >> JOB_BITS}-{id & _LOW}"
+
+
+def job_number(name: str) -> int:
+    """The other way. Raises ValueError for what is no name of a job."""
+    found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,10})", name.strip())
+    if found is None or int(found[2]) > _LOW:
+        raise ValueError(
+            f"{name!r} is no job. Jobs have names like 17-3: jobTreeStatus --failed, --running and --tree show them"
+        )
+    return job_id(int(found[1]), int(found[2]))
 
 
 def bundle_of_job(id: int) -> int:

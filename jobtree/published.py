@@ -1,7 +1,10 @@
-"""What a master tells of its tree on a network file system, where nobody but it can open the database.
+"""What a master tells of its tree: above all on a network file system, where nobody but it can open the database.
 
     status.json     counts by class and state, running jobs, the first failures; at most every two seconds
-    a request       more than that: all failures, whole (jobtree.requests, kind "status")
+    a request       more than that: all failures, whole (jobtree.requests, kind "status"); single jobs ("look", with a
+                    question of jobtree.queries)
+
+On any file system the master alone knows what runs at this moment ("running") and why it does not issue a job ("why").
 
 What must hold
   - Both are bounded, however large the tree is, and neither delays the master for longer than that takes.
@@ -14,20 +17,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from typing import Callable, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Optional
 
-from jobtree import clock, contents, files, lock, requests
+from jobtree import clock, contents, files, lock, queries, requests
 from jobtree.contents import Contents, RunningJob
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
 from jobtree.requests import Answer, Request
 from jobtree.store import Store
+from jobtree.version import VERSION
 
 log = logging.getLogger("jobtree")
 
 QUESTION = "status"
 """The kind of a request for the whole of it."""
+
+LOOK = "look"
+RUNNING = "running"
+WHY = "why"
+"""The kinds of requests for single jobs, for what is running, and for why a job does not run."""
 
 EVERY_SECONDS = 2.0
 
@@ -35,6 +44,7 @@ _MOST_CLASSES = 200
 _MOST_FAILURES = 50
 _MOST_RUNNING = 200
 _MOST_TEXT = 2000
+_MOST_RUNNING_ASKED = 10_000
 _MOST_FAILURES_ASKED = 2000
 _MOST_TEXT_ASKED = 100_000
 
@@ -82,6 +92,21 @@ class Publisher:
             True, contents.to_json(contents.shortened(found, _MOST_FAILURES_ASKED, _MOST_TEXT_ASKED))
         )
 
+    def look(self, arguments: Mapping[str, Any]) -> Answer:
+        """The answer to a request of the kind LOOK; outside of a transaction."""
+        if self._store.only_connection is None:
+            return Answer(False, "the database can be read by everybody here")
+        try:
+            asked = dict(arguments["arguments"])
+            body = queries.answer_as_json(self._store.only_connection, arguments["question"], asked)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            return Answer(False, f"that is no question that jobtree {VERSION} knows ({error!r})")
+        return Answer(True, body)
+
+    def running(self) -> Answer:
+        """The answer to a request of the kind RUNNING."""
+        return Answer(True, [job._asdict() for job in self._running()[:_MOST_RUNNING_ASKED]])
+
     def _contents(self, failures: int) -> Contents:
         assert self._store.only_connection is not None
         found = contents.query(self._store.only_connection, failures)
@@ -106,3 +131,38 @@ def ask(paths: TreePaths, by: str, seconds: float) -> Optional[Contents]:
         return contents.from_json(answer.body) if answer is not None and answer.done else None
     except (StorageError, KeyError, TypeError, AttributeError):
         return None
+
+
+def look(paths: TreePaths, by: str, seconds: float, question: str, asked: Mapping[str, int]) -> Answer:
+    """A question about single jobs, from the master that runs the tree; not done if it does not answer in time."""
+    arguments = {"question": question, "arguments": dict(asked)}
+    answer = _ask(paths, Request(LOOK, by, arguments), seconds)
+    if not answer.done:
+        return answer
+    try:
+        return Answer(True, queries.answer_from_json(question, answer.body))
+    except (KeyError, TypeError, AttributeError):
+        return Answer(False, "its answer is not understood; it is of another version")
+
+
+def running(paths: TreePaths, by: str, seconds: float) -> Optional[tuple[RunningJob, ...]]:
+    """What is running, from the master that runs the tree; None if it does not answer in that time."""
+    answer = _ask(paths, Request(RUNNING, by), seconds)
+    try:
+        return tuple(RunningJob(**job) for job in answer.body) if answer.done else None
+    except TypeError:
+        return None
+
+
+def why(paths: TreePaths, by: str, seconds: float, job: int) -> Optional[list[str]]:
+    """Why a job does not run, in sentences, from the master that runs the tree; None as for ``running``."""
+    answer = _ask(paths, Request(WHY, by, {"job": job}), seconds)
+    return [str(line) for line in answer.body] if answer.done and isinstance(answer.body, list) else None
+
+
+def _ask(paths: TreePaths, request: Request, seconds: float) -> Answer:
+    try:
+        answer = requests.ask(paths, request, seconds, lambda: lock.is_held(paths))
+    except StorageError as error:
+        return Answer(False, str(error))
+    return answer if answer is not None else Answer(False, "it does not answer")

@@ -3,7 +3,7 @@
     requests/ID.json     a request, renamed into place when it is whole; removed by the master after it dealt with it
     requests/ID.answer   made empty by whoever asks and wants an answer; the master renames its answer over it
 
-A new kind of request is a branch in ``Master._obey``; a command uses ``ask``, or ``send`` where no answer is wanted.
+A new kind of request is a branch in ``jobtree.steering``; a command uses ``ask``, or ``send`` where it wants no answer.
 
 What must hold
   - The master acts, commits, and then answers: an answer tells of what is on the disk. If it dies before, there is no

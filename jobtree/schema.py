@@ -29,6 +29,7 @@ CREATE TABLE jobs (
 );
 CREATE INDEX ready ON jobs (shape, id) WHERE state = 0;
 CREATE INDEX held ON jobs (state, id) WHERE state > 0;
+CREATE INDEX below ON jobs (parent);
 CREATE TABLE bundles (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, shape INTEGER NOT NULL,
     size INTEGER NOT NULL, offset INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, host TEXT

@@ -21,9 +21,9 @@ import sqlite3
 import time
 import urllib.parse
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
-from jobtree import clock, contents, database, files, lock, published, soundness, treedir
+from jobtree import clock, contents, database, files, lock, published, queries, soundness, treedir
 from jobtree.contents import Contents, Counts, RunningJob, TargetClass, total
 from jobtree.errors import AnotherMaster, DamagedTree, JobTreeError, NotAJobTree, StorageError, UsageError
 from jobtree.paths import TreePaths
@@ -49,6 +49,10 @@ _FIRST_NEWS_SECONDS = 5.0
 _ANSWER_SECONDS = 15.0
 _LOOK_SECONDS = 0.1
 """How long the first news of a master, and its answer, are waited for, and how often we look."""
+
+_NAME = "jobTreeStatus"
+
+_Read = TypeVar("_Read")
 
 _WHAT_NOW = (
     "Start the same command again: it changes nothing, and says what can be gone back to. See also: "
@@ -121,6 +125,35 @@ def take(paths: TreePaths, failures: bool = False) -> Snapshot:
     return Snapshot(paths.root, state, master, counts, found.classes, failed, retried, found.running)
 
 
+def look(paths: TreePaths, question: str, **asked: int) -> Any:
+    """Ask one of the questions of ``jobtree.queries`` about single jobs; logs of failures are relative to the tree.
+
+    Raises StorageError, and AnotherMaster where a running master has the database for itself and does not answer.
+    """
+    if files.is_network(paths.root) and lock.is_held(paths):
+        answer = published.look(paths, _NAME, _ANSWER_SECONDS, question, asked)
+        if answer.done:
+            return answer.body
+        if lock.is_held(paths):
+            raise AnotherMaster(
+                f"{paths.root} is being run by a master, {_described(paths)}, that alone can read the tree, and was "
+                f"asked in vain: {answer.body}. Try again in a moment."
+            )
+    return _reading(
+        paths, lock.is_held(paths), lambda connection: queries.answer(connection, question, asked)
+    )
+
+
+def running(paths: TreePaths) -> Optional[tuple[RunningJob, ...]]:
+    """What is running, asked of the master; None if none runs the tree, or it does not answer."""
+    return published.running(paths, _NAME, _ANSWER_SECONDS) if lock.is_held(paths) else None
+
+
+def why(paths: TreePaths, job: int) -> Optional[list[str]]:
+    """Why a job does not run, asked of the master; None as for ``running``."""
+    return published.why(paths, _NAME, _ANSWER_SECONDS, job) if lock.is_held(paths) else None
+
+
 def _with_log(paths: TreePaths, row: FailureRow) -> FailureRow:
     return row._replace(log=paths.absolute(row.log) if row.log is not None else None)
 
@@ -136,7 +169,7 @@ def _from_afar(paths: TreePaths, failures: bool) -> tuple[bool, Contents]:
                 pass  # it has come meanwhile
         found = published.read(paths)
         if found is not None:
-            more = published.ask(paths, "jobTreeStatus", _ANSWER_SECONDS) if failures else None
+            more = published.ask(paths, _NAME, _ANSWER_SECONDS) if failures else None
             found = more or found
             return True, found if failures else found._replace(failed=(), retried=())
         if clock.elapsed() >= deadline:
@@ -169,11 +202,15 @@ def _master(paths: TreePaths) -> Optional[MasterProcess]:
 
 
 def _read(paths: TreePaths, held: bool, failures: bool) -> Contents:
+    return _reading(paths, held, lambda open: contents.query(open, contents.ALL if failures else 0))
+
+
+def _reading(paths: TreePaths, held: bool, ask: Callable[[sqlite3.Connection], _Read]) -> _Read:
     if not os.path.exists(paths.database):
         raise DamagedTree(f"{paths.database} is gone. {_WHAT_NOW}")
     try:
         with opened(paths) as connection:
-            return contents.query(connection, contents.ALL if failures else 0)
+            return ask(connection)
     except UnicodeDecodeError as error:
         raise DamagedTree(f"{paths.database} is damaged: {error}. {_WHAT_NOW}") from error
     except sqlite3.Error as error:

@@ -207,6 +207,12 @@ class Store:
             ):
                 yield _job(row)
 
+    def job(self, id: int) -> Optional[Job]:
+        """A job that is not done, in whatever state it is; None if there is none of this number."""
+        with self._translated:
+            row = self._connection.execute(f"SELECT {_JOB} FROM jobs WHERE id = ?", (id,)).fetchone()
+        return _job(row) if row is not None else None
+
     def counts(self) -> dict[int, tuple[int, ...]]:
         """The number of jobs by shape, in the order of ``State``."""
         with self._translated:

@@ -6,18 +6,23 @@ import argparse
 import json
 import os
 import shlex
+import sys
+import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from jobtree import clock, report, snapshot
-from jobtree.cli import program
+from jobtree.cli import job_views, program
+from jobtree.cli.job_views import View, failure_as_json
+from jobtree.contents import TargetClass
+from jobtree.errors import UsageError
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
-from jobtree.schema import FailureRow
 from jobtree.shown import one_line
 from jobtree.snapshot import Snapshot
 
 _NAME = "jobTreeStatus"
+_FOLLOW_SECONDS = 2.0
 _STATES = ("ready", "issued", "blocked", "failed", "done")
 _MEANING = {
     "ready": "can start as soon as there is room",
@@ -42,12 +47,37 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = program.parser(
         _NAME,
-        "Show how far a run is: while it runs, and after its end, whatever that was.",
-        "  jobTreeStatus --verbose ./tree       each failed job with its reason\n"
+        "Show how far a run is: while it runs, and after its end, whatever that was. It only looks.",
+        "  jobTreeStatus --failed ./tree        each failed job with its reason\n"
+        "  jobTreeStatus --why 17-3 ./tree      why that job does not run\n"
+        "  jobTreeStatus --tree --follow ./tree\n"
         "  jobTreeStatus ./tree --failIfNotComplete && echo done",
     )
     program.add_tree(parser)
     parser.add_argument("--verbose", action="store_true", help="tell of each failed job why")
+    parser.add_argument("--failed", action="store_true", help="the jobs that were given up, and why")
+    parser.add_argument(
+        "--running", action="store_true", help="what runs at this moment: how long, where, its log"
+    )
+    parser.add_argument("--why", metavar="JOB", help="why this job is not running, or not done, in words")
+    parser.add_argument("--log", metavar="JOB", help="what this job has printed")
+    parser.add_argument("--tree", action="store_true", help="the jobs that are not done, below one another")
+    parser.add_argument("--below", metavar="JOB", help="with --tree: only this job and what is below it")
+    parser.add_argument(
+        "--depth", metavar="N", type=_positive, default=3, help="with --tree: so many levels; default: 3"
+    )
+    parser.add_argument(
+        "--most",
+        metavar="N",
+        type=_positive,
+        default=20,
+        help="so many jobs of each list, and classes, at most; default: 20",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help=f"show it again every {_FOLLOW_SECONDS:g} seconds, until the run is over",
+    )
     parser.add_argument(
         "--failIfNotComplete", action="store_true", help="exit status 1 unless all jobs are done"
     )
@@ -65,12 +95,63 @@ def _command(argv: Sequence[str]) -> int:
     if arguments.check:
         return _check(TreePaths(os.path.abspath(program.tree_of(arguments))), arguments.json)
     paths, _ = snapshot.find(program.tree_of(arguments))
-    seen = snapshot.take(paths, failures=arguments.verbose)
+    view = _view(paths, arguments)
+    while True:
+        # In this order: what was shown last is the end, where it has ended.
+        seen = snapshot.take(paths, failures=arguments.verbose) if view is None or arguments.follow else None
+        _show(view() if view is not None else _overall(_required(seen), arguments), arguments)
+        if not arguments.follow or (seen is not None and seen.state != snapshot.RUNNING):
+            break
+        time.sleep(_FOLLOW_SECONDS)
+    if not arguments.failIfNotComplete:
+        return 0
+    return 0 if (seen or snapshot.take(paths)).state == snapshot.COMPLETE else 1
+
+
+def _required(seen: Optional[Snapshot]) -> Snapshot:
+    assert seen is not None
+    return seen
+
+
+def _view(paths: TreePaths, arguments: argparse.Namespace) -> Optional[Callable[[], View]]:
+    """The view of single jobs that was asked for; None: how far the tree is. Raises UsageError for two of them."""
+    most = arguments.most
+    views: dict[str, Callable[[], View]] = {}
+    if arguments.failed:
+        views["--failed"] = lambda: job_views.failed(paths, most)
+    if arguments.running:
+        views["--running"] = lambda: job_views.running(paths, most)
+    if arguments.why is not None:
+        views["--why"] = lambda: job_views.why(paths, arguments.why)
+    if arguments.log is not None:
+        views["--log"] = lambda: job_views.log(paths, arguments.log)
+    if arguments.tree or arguments.below is not None:
+        views["--tree"] = lambda: job_views.tree(paths, arguments.below, arguments.depth, most)
+    if len(views) > 1:
+        raise UsageError(f"{' and '.join(views)} were given, and one view at a time is shown.")
+    return next(iter(views.values()), None)
+
+
+def _overall(seen: Snapshot, arguments: argparse.Namespace) -> View:
+    return View(_as_text(seen, arguments.verbose, arguments.most), _as_json(seen, arguments.verbose))
+
+
+def _show(view: View, arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps(_as_json(seen, arguments.verbose), indent=1))
-    else:
-        print("\n".join(_as_text(seen, arguments.verbose)))
-    return 1 if arguments.failIfNotComplete and seen.state != snapshot.COMPLETE else 0
+        # One line each when there are many, so that a program can tell them apart.
+        print(json.dumps(view.value, indent=None if arguments.follow else 1), flush=True)
+        return
+    if arguments.follow and sys.stdout.isatty():
+        sys.stdout.write("\x1b[H\x1b[2J")
+    elif arguments.follow:
+        print(f"-- {clock.text(clock.wall())}")
+    print("\n".join(view.lines), flush=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} was given, and a whole number from 1 on is expected")
+    return int(text)
 
 
 def _check(paths: TreePaths, as_json: bool) -> int:
@@ -97,7 +178,7 @@ def _check(paths: TreePaths, as_json: bool) -> int:
 # -- for people ------------------------------------------------------------------------------------------------
 
 
-def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
+def _as_text(seen: Snapshot, verbose: bool, most: int) -> list[str]:
     lines = [f"{one_line(seen.root)}: {_state(seen)}"]
     meaning = (
         _MEANING
@@ -107,6 +188,9 @@ def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
     for state in _STATES:
         number = getattr(seen.counts, state)
         lines.append(f"{number:12d} {state:8} {meaning[state] if number else ''}".rstrip())
+    kinds = [kind for kind in seen.classes if sum(kind.counts)]
+    if len(kinds) > 1:
+        lines += ["", *_classes(kinds, most)]
     if verbose:
         lines += _running(seen)
         for row in seen.failed:
@@ -121,6 +205,17 @@ def _as_text(seen: Snapshot, verbose: bool) -> list[str]:
         lines.append(f"See why with: {_NAME} --verbose {one_line(shlex.quote(seen.root))}")
     if seen.state not in (snapshot.RUNNING, snapshot.COMPLETE):
         lines.append(report.how_to_continue(seen.root))
+    return lines
+
+
+def _classes(kinds: Sequence[TargetClass], most: int) -> list[str]:
+    """A table of counts by class, the largest first. Names come last, because nothing bounds their length."""
+    shown = sorted(kinds, key=lambda kind: (-sum(kind.counts), kind.name))
+    lines = ["".join(f"{state:>9}" for state in _STATES) + "  class"]
+    for kind in shown[:most]:
+        lines.append("".join(f"{number:9d}" for number in kind.counts) + f"  {one_line(kind.name)}")
+    if len(shown) > most:
+        lines.append(f"and {len(shown) - most} more classes (--most N)")
     return lines
 
 
@@ -158,27 +253,8 @@ def _as_json(seen: Snapshot, verbose: bool) -> dict[str, Any]:
         "classes": [{**kind._asdict(), "counts": kind.counts._asdict()} for kind in seen.classes],
     }
     if verbose:
-        found["failed"] = [_failure(row) for row in seen.failed]
-        found["retried"] = [_failure(row) for row in seen.retried]
+        found["failed"] = [failure_as_json(row) for row in seen.failed]
+        found["retried"] = [failure_as_json(row) for row in seen.retried]
         if seen.running is not None:
             found["running"] = [{**job._asdict(), "job": job_name(job.job)} for job in seen.running]
     return found
-
-
-def _failure(row: FailureRow) -> dict[str, Any]:
-    failure = row.failure
-    return {
-        "job": job_name(row.job),
-        "class": row.name,
-        "attempt": row.attempt,
-        "reason": failure.kind,
-        "message": failure.message,
-        "traceback": failure.traceback,
-        "output": failure.output,
-        "log": row.log,
-        "log_start": failure.log_start,
-        "log_end": failure.log_end,
-        "host": row.host,
-        "bundle": row.bundle,
-        "time": row.moment,
-    }

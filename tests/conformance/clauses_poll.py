@@ -1,4 +1,4 @@
-"""The clauses of the contract about polling and about limits (11 to 19)."""
+"""The clauses of the contract about polling and about limits (11 to 19), and 33."""
 
 from __future__ import annotations
 
@@ -171,6 +171,14 @@ class LimitsContract(Contract):
             scene.issue(*(scene.job(name, "exit 0", cpu=cpu) for name, cpu in zip(names, (0, 0.1, 1 / 3))))
 
             assert {end.status for end in scene.ends(*names)} == {0}
+
+    def test_nobody_says_why_a_job_waits_that_is_not_there(self) -> None:
+        with self.scene() as scene:
+            assert scene.batch.why_waiting(f"{scene.run}.unknown") == ""
+            scene.issue(scene.job("short", "exit 0"))
+            assert isinstance(scene.batch.why_waiting(f"{scene.run}.short"), str)
+            scene.end("short")
+            assert scene.batch.why_waiting(f"{scene.run}.short") == ""
 
     def test_there_is_room_for_more_exactly_while_slots_may_stand_idle(self) -> None:
         with self.scene() as scene:

@@ -140,7 +140,7 @@ def test_status_while_it_runs_and_after_it_is_complete(bench: Bench) -> None:
     assert (found["counts"]["blocked"], found["counts"]["failed"]) == (1, 0)
     assert sum(found["counts"].values()) == 4
     assert "tree: complete" in afterwards.out
-    assert re.search(r"\b4 done\n$", afterwards.out)
+    assert re.search(r"\b4 done\n\n", afterwards.out)
 
 
 def test_status_after_the_master_was_killed(bench: Bench) -> None:

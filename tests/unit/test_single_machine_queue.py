@@ -402,3 +402,16 @@ def test_a_process_sees_the_cards_that_its_job_was_given(tmp_path: Path) -> None
         assert machine.poll(60.0)[0].status == 0
 
     assert (tmp_path / "seen").read_text() == "0,1 kept\n"
+
+
+def test_a_job_that_waits_says_for_what() -> None:
+    starter = ScriptedStarter()
+    with SingleMachine(4, 2 * GIB, starter, gpus=2) as machine:
+        machine.issue([with_gpus("a", 2), with_gpus("b", 1)])
+        assert machine.why_waiting("r.b") == (
+            "it waits for 0 cores, 0 bytes, 1 graphics cards; there are 4 cores, 2 GiB, 0 graphics cards free"
+        )
+        assert machine.why_waiting("r.a") == machine.why_waiting("r.c") == ""
+        starter.end("r.a")
+        machine.poll(0.0)
+        starter.end("r.b")
