@@ -4,8 +4,10 @@
 PYTHON ?= python3
 ARGS ?=
 IN_VENV = "$(PYTHON)" .ci/venv.py .venv && .venv/bin/python
+# What builds documents and archives needs a newer Python than the library does.
+IN_RELEASE = "$(PYTHON)" .ci/venv.py .venv-release release && .venv-release/bin/python
 
-.PHONY: help demo test crash mutants clusters lint format test-all bench bench-peers figures clean
+.PHONY: help demo test crash mutants clusters lint format test-all bench bench-peers figures docs share dist clean
 
 help:      # what can be made
 	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
@@ -56,6 +58,23 @@ figures:   # measure all of that on a quiet machine, and put it into README and 
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
 	@.venv/bin/python benchmarks/figures.py --measure $(ARGS)
 
+docs:      # build the documents into build/docs/index.html, without a warning (Python 3.11 or later)
+	@$(IN_RELEASE) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "The documents are in build/docs/index.html"
+
+share:     # write man pages, and what completes options in bash, zsh and fish, into share/
+	@$(IN_VENV) docs/generate/share.py
+
+dist:      # build the archives of a release into dist/, and check them (Python 3.11 or later)
+	@$(IN_RELEASE) docs/generate/share.py
+	@rm -rf dist
+	@.venv-release/bin/python -m build
+	@.venv-release/bin/python -m twine check --strict dist/*
+	@.venv-release/bin/check-manifest
+	@.venv-release/bin/cffconvert --validate
+	@.venv-release/bin/python .ci/check-recipe
+	@.ci/check-install
+
 clean:     # remove what the targets above have made
-	rm -rf .venv .venv.lock .venvs .*_cache .hypothesis .cache build dist *.egg-info demo-run
+	rm -rf .venv .venv-* .venv.lock .venvs .*_cache .hypothesis .cache build dist share *.egg-info demo-run
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

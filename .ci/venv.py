@@ -1,4 +1,4 @@
-"""Make a virtual environment with this checkout and what tests it: `python3 .ci/venv.py DIRECTORY`.
+"""Make a virtual environment with this checkout and what tests it: `python3 .ci/venv.py DIRECTORY [EXTRAS]`.
 
 The interpreter that runs this file is the one that the environment gets. Nothing is done when the environment
 is up to date: its stamp names the interpreter, the checkout's place, and what was to be installed when it was
@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-EXTRAS = "test,lint"
+EXTRAS = sys.argv[2] if len(sys.argv) > 2 else "test,lint"
 
 
 def main():
@@ -48,7 +48,7 @@ def main():
 def description():
     # type: () -> str
     """What the environment depends on, its interpreter first."""
-    lines = [os.path.realpath(sys.executable), sys.version.replace("\n", " "), CHECKOUT]
+    lines = [os.path.realpath(sys.executable), sys.version.replace("\n", " "), CHECKOUT, EXTRAS]
     # Not the settings of tools: they change often and install nothing.
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(os.path.join(CHECKOUT, "setup.cfg"))

@@ -14,7 +14,14 @@ from typing import NoReturn
 import pytest
 
 #: Debian's package of each program, where it has another name.
-_PACKAGES = {"cc": "gcc", "fusermount3": "fuse3", "sshd": "openssh-server", "unshare": "util-linux"}
+_PACKAGES = {
+    "cc": "gcc",
+    "fusermount3": "fuse3",
+    "lexgrog": "man-db",
+    "man": "man-db",
+    "sshd": "openssh-server",
+    "unshare": "util-linux",
+}
 
 
 def require(tool: str) -> str:

@@ -30,39 +30,41 @@ def _parser() -> argparse.ArgumentParser:
         "  jobTreeNode --hub redis://hub.example.org --cpus 8 --memory 32G",
     )
     pool_arguments.add_hub(parser)
-    parser.add_argument(
+    offer = parser.add_argument_group("what it offers")
+    end = parser.add_argument_group("when it ends, and its jobs")
+    offer.add_argument(
         "--cpus", type=_type(_cores), metavar="N", help="cores for jobs; default: those of this machine"
     )
-    parser.add_argument(
+    offer.add_argument(
         "--memory", type=_type(parse_memory), metavar="SIZE", help="memory for jobs; default: this machine's"
     )
-    parser.add_argument(
+    offer.add_argument(
         "--gpus",
         type=int,
         metavar="N",
         help="graphics cards for jobs, numbered from 0; default: those that CUDA_VISIBLE_DEVICES names, or all",
     )
-    parser.add_argument(
+    end.add_argument(
         "--nodeTimeout", type=_type(parse_duration), default=120.0, metavar="TIME",
         help="silence after which its jobs are given to others; it ends them after two thirds of that; default: 2 min",
     )  # fmt: skip
-    parser.add_argument(
+    offer.add_argument(
         "--place", type=_place, metavar="NAME",
         help="share this machine with the nodes of other users of the same place: together they run no more than the "
         "largest of them may",
     )  # fmt: skip
-    parser.add_argument(
+    end.add_argument(
         "--grace", type=_type(parse_duration), default=10.0, metavar="TIME",
         help="what jobs get between SIGTERM and SIGKILL when the node is told to end; default: 10 s",
     )  # fmt: skip
-    parser.add_argument(
+    end.add_argument(
         "--idle", type=_type(parse_duration), metavar="TIME", help="end after so long without a job"
     )
-    parser.add_argument(
+    end.add_argument(
         "--lifetime", type=_type(parse_duration), metavar="TIME",
         help="take nothing more after so long, and end with the last job",
     )  # fmt: skip
-    parser.add_argument(
+    offer.add_argument(
         "--host", default=socket.gethostname(), metavar="NAME", help="its name; default: this host's"
     )
     return parser

@@ -18,23 +18,24 @@ def add_hub(to: argparse.ArgumentParser) -> None:
     """Add them."""
     from batchsystems.pool_signing import KEY_FILE, PASSWORD_FILE
 
-    to.add_argument(
+    hub = to.add_argument_group("the hub, and how it lets you in")
+    hub.add_argument(
         "--hub", required=True, metavar="URL", help="redis://[USER@]HOST[:PORT], or rediss:// for TLS"
     )
-    to.add_argument(
+    hub.add_argument(
         "--passwordFile",
         metavar="FILE",
         help=f"a file with the password for the hub; default: {PASSWORD_FILE}, if it is there",
     )
-    to.add_argument(
+    hub.add_argument(
         "--keyFile",
         metavar="FILE",
         default=KEY_FILE,
         help=f"your signing key, the same file on all machines; default: {KEY_FILE}",
     )
-    to.add_argument("--ca", metavar="FILE", help="certificates by which the hub's is checked (TLS)")
-    to.add_argument("--certificate", metavar="FILE", help="your own certificate, if the hub wants one (TLS)")
-    to.add_argument("--certificateKey", metavar="FILE", help="the key of that")
+    hub.add_argument("--ca", metavar="FILE", help="certificates by which the hub's is checked (TLS)")
+    hub.add_argument("--certificate", metavar="FILE", help="your own certificate, if the hub wants one (TLS)")
+    hub.add_argument("--certificateKey", metavar="FILE", help="the key of that")
 
 
 @contextlib.contextmanager

@@ -83,4 +83,4 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = super()._fill_text(text, width, indent).splitlines()
-        return "\n".join(textwrap.fill(line, width, drop_whitespace=False) for line in lines)
+        return "\n".join(textwrap.fill(line, width) for line in lines)

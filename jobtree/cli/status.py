@@ -54,39 +54,40 @@ def _parser() -> argparse.ArgumentParser:
         "  jobTreeStatus ./tree --failIfNotComplete && echo done",
     )
     program.add_tree(parser)
-    parser.add_argument("--verbose", action="store_true", help="tell of each failed job why")
-    parser.add_argument("--failed", action="store_true", help="the jobs that were given up, and why")
-    parser.add_argument(
+    views = parser.add_argument_group("views of single jobs", "One of them, instead of how far the run is.")
+    shown = parser.add_argument_group("how it is shown")
+    answers = parser.add_argument_group("answers for scripts", "The exit status is 0 for yes, 1 for no.")
+    shown.add_argument("--verbose", action="store_true", help="tell of each failed job why")
+    views.add_argument("--failed", action="store_true", help="the jobs that were given up, and why")
+    views.add_argument(
         "--running", action="store_true", help="what runs at this moment: how long, where, its log"
     )
-    parser.add_argument("--why", metavar="JOB", help="why this job is not running, or not done, in words")
-    parser.add_argument("--log", metavar="JOB", help="what this job has printed")
-    parser.add_argument("--tree", action="store_true", help="the jobs that are not done, below one another")
-    parser.add_argument("--below", metavar="JOB", help="with --tree: only this job and what is below it")
-    parser.add_argument(
+    views.add_argument("--why", metavar="JOB", help="why this job is not running, or not done, in words")
+    views.add_argument("--log", metavar="JOB", help="what this job has printed")
+    views.add_argument("--tree", action="store_true", help="the jobs that are not done, below one another")
+    shown.add_argument("--below", metavar="JOB", help="with --tree: only this job and what is below it")
+    shown.add_argument(
         "--depth", metavar="N", type=_positive, default=3, help="with --tree: so many levels; default: 3"
     )
-    parser.add_argument(
+    shown.add_argument(
         "--most",
         metavar="N",
         type=_positive,
         default=20,
         help="so many jobs of each list, and classes, at most; default: 20",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--follow",
         action="store_true",
         help=f"show it again every {_FOLLOW_SECONDS:g} seconds, until the run is over",
     )
-    parser.add_argument(
-        "--failIfNotComplete", action="store_true", help="exit status 1 unless all jobs are done"
-    )
-    parser.add_argument(
+    answers.add_argument("--failIfNotComplete", action="store_true", help="whether all jobs are done")
+    answers.add_argument(
         "--check",
         action="store_true",
-        help="look through everything in the tree, and tell what is not as it should be; exit status 1 if anything",
+        help="whether everything in the tree is as it should be, and if not, what",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    shown.add_argument("--json", action="store_true", help="one JSON object, for programs")
     return parser
 
 
