@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from tests.servers.grid_engine import GridEngineServer
     from tests.servers.slurm import SlurmServer
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -80,9 +81,29 @@ def slurm_server_with_accounting(
     return _for_this_test(_slurm_server_with_accounting, monkeypatch)
 
 
-def _for_this_test(server: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> SlurmServer:
+@pytest.fixture(scope="session")
+def _grid_engine_server() -> Iterator[GridEngineServer]:
+    from tests.servers import grid_engine
+
+    grid_engine.require_installed()
+    with grid_engine.start() as server:
+        yield server
+
+
+@pytest.fixture
+def grid_engine_server(
+    _grid_engine_server: GridEngineServer, monkeypatch: pytest.MonkeyPatch
+) -> GridEngineServer:
+    """A real Grid Engine of one host with eight slots."""
+    return _for_this_test(_grid_engine_server, monkeypatch)
+
+
+_Server = TypeVar("_Server", "SlurmServer", "GridEngineServer")
+
+
+def _for_this_test(server: _Server, monkeypatch: pytest.MonkeyPatch) -> _Server:
     for name in os.environ:
-        if name.startswith(("SLURM", "SBATCH")):
+        if name.startswith(("SLURM", "SBATCH", "SGE_", "DRMAA_")):
             monkeypatch.delenv(name)
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)

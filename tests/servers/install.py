@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.servers import netns, redis, slurm, sshd
+from tests.servers import grid_engine, netns, redis, slurm, sshd
 
 # A server's module has `install`, `require_installed` and `start`.
-SERVERS = (slurm, redis, sshd, netns)
+SERVERS = (slurm, grid_engine, redis, sshd, netns)
 
 
 def main() -> None:

@@ -39,6 +39,13 @@ def install(packages: Sequence[str]) -> None:
         )
 
 
+def preseed(package: str, question: str, kind: str, value: str) -> None:
+    """Answer what a package would ask when it is installed, as root, where that is still to come."""
+    if missing([package]):
+        answer = f"{package} {question} {kind} {value}\n"
+        subprocess.run(["debconf-set-selections"], input=answer, text=True, check=True)
+
+
 @contextlib.contextmanager
 def _nothing_starts() -> Iterator[None]:
     """Packages of daemons start them when they are installed; tests start their own."""
