@@ -46,7 +46,7 @@ def pytest_configure() -> None:
 # -- real servers ------------------------------------------------------------------------------------------------
 #
 # One of a kind for all tests of a session. Those that use it are marked `servers` and share an `xdist_group`, so that
-# they run one after the other in one process. Whoever breaks a server mends it before the end of the test.
+# they run one after the other in one process. Each of them gets a server that runs, with nothing left of earlier ones.
 
 
 @pytest.fixture(scope="session")
@@ -108,4 +108,5 @@ def _for_this_test(server: _Server, monkeypatch: pytest.MonkeyPatch) -> _Server:
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
     server.start()
+    server.clear()
     return server

@@ -129,12 +129,17 @@ class GridEngineServer:
         self.start_master()
         self.start_execution()
 
+    def clear(self) -> None:
+        """Let nothing be left of earlier tests: no job, and a queue that takes jobs."""
+        self._end_jobs(seconds=60)
+        self.run("qmod", "-c", QUEUE)  # the error state
+        self.run("qmod", "-e", QUEUE)  # enabled
+
     def stop(self) -> None:
         """End all jobs and all daemons."""
         if self.daemons.is_running("qmaster") and self.daemons.is_running("execd"):
             with contextlib.suppress(ServerError):
-                self._answers("qdel", "-u", "*")  # fails where there is no job
-                wait_until(lambda: not self.run("qstat", "-u", "*"), "the end of all jobs", seconds=15)
+                self._end_jobs(seconds=15)
         self.daemons.stop("execd")
         if self.daemons.is_running("qmaster"):
             self.daemons.kill("qmaster")  # which is as good as SIGTERM, but that takes it seven seconds
@@ -192,6 +197,11 @@ class GridEngineServer:
         words = next((line.split() for line in lines if line.startswith(f"{QUEUE}@")), [])
         # queuename, qtype, resv/used/tot., load_avg, arch, and states if there are any
         return len(words) == 5 and words[4] == self.env["SGE_ARCH"]
+
+    def _end_jobs(self, seconds: float) -> None:
+        if self.run("qstat", "-u", "*"):
+            self._answers("qdel", "-u", "*")  # fails where the last job has ended meanwhile
+            wait_until(lambda: not self.run("qstat", "-u", "*"), "the end of all jobs", seconds=seconds)
 
     # -- what is there before the first start ------------------------------------------------------------------
 

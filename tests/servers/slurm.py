@@ -30,7 +30,7 @@ from typing import Optional
 
 from tests.requirements import missing
 from tests.servers import packages
-from tests.servers.daemons import Daemons, ServerError, free_ports, wait_until
+from tests.servers.daemons import Daemons, ServerError, free_ports, tail, wait_until
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")
 ACCOUNTING_PACKAGES = ("slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server")
@@ -87,6 +87,8 @@ class SlurmServer:
             name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))
         }
         self.daemons = Daemons(self.path("log"), {**clean, **self.env})
+        self.first_job = 1
+        self._controller = 0  # the process whose numbers of jobs are known to be new ones
 
     def path(self, *names: str) -> str:
         """A file in the server's directory."""
@@ -106,6 +108,36 @@ class SlurmServer:
         for node in self.nodes:
             self.start_node(node)
         wait_until(self._all_up, "nodes to be up")
+
+    def clear(self) -> None:
+        """Let nothing be left of earlier tests: no job, no node out of use, no number that may be given out again.
+
+        A controller that is killed forgets what it did in the last seconds. Of jobs whose end it has forgotten it
+        finds out in time, and runs them again. Numbers that it gives out for the second time are refused by nodes
+        that remember the first one: SLURM then takes the node out of use and holds the job, both for ever.
+        """
+        if self.daemons.pid("slurmctld") != self._controller:
+            self.first_job += 100_000
+            self.reconfigure()
+            self._controller = self.daemons.pid("slurmctld")
+        if self.run("squeue", "--noheader"):
+            self.run("scancel", "--user=root")
+            wait_until(lambda: not self.run("squeue", "--noheader"), "an empty queue")
+        for node, state in self._states().items():
+            if "drain" in state or "down" in state:
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        wait_until(self._all_up, "nodes to be up")
+
+    def describe(self) -> str:
+        """How things stand, for the message of a test that has failed."""
+        return "\n".join(
+            (
+                self.run("squeue", "--long", "--array"),
+                self.run("scontrol", "--oneliner", "show", "job"),
+                self.run("scontrol", "--oneliner", "show", "node"),
+                *(f"{name}: {tail(self.daemons.log(name))}" for name in ("slurmctld", *self.nodes)),
+            )
+        )
 
     def stop(self) -> None:
         """End all jobs and all daemons."""
@@ -226,11 +258,13 @@ class SlurmServer:
         write(self.path("slurmdbd.conf"), _slurmdbd_conf(self), mode=0o600)
 
     def _all_up(self) -> bool:
-        """Whether all nodes have registered."""
-        up = self.run(
-            "sinfo", "--noheader", "--Node", "--partition=main", "--states=idle,alloc,mix", "--format=%N"
-        )
-        return len(up.split()) == len(self.nodes)
+        """Whether all nodes have registered, and jobs can run there."""
+        return set(self._states().values()) <= {"idle", "mixed", "allocated", "completing"}
+
+    def _states(self) -> dict[str, str]:
+        """The state of each node, in lower case; a * after it: it does not answer."""
+        told = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T").split()
+        return dict(zip(told[::2], told[1::2]))
 
     def _answers(self, *command: str) -> bool:
         try:
@@ -313,6 +347,7 @@ def _slurm_conf(server: SlurmServer, more: tuple[str, ...]) -> str:
         "JobAcctGatherFrequency=task=1",
         "DefMemPerCPU=100",
         "MaxJobCount=20000",
+        f"FirstJobId={server.first_job}",
         "InactiveLimit=0",
         "KillWait=2",
         "SlurmctldTimeout=10",

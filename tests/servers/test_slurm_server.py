@@ -38,6 +38,23 @@ def test_a_job_runs_and_its_controller_may_be_killed(slurm_server: SlurmServer, 
     assert slurm_server.run("sinfo", "--noheader", "--format=%P").split() == ["main*", "one", "down"]
 
 
+def test_nothing_is_left_for_the_next_test(slurm_server: SlurmServer) -> None:
+    """Such as a crashed controller leaves behind, which forgets, and gives out numbers again that nodes remember."""
+    node = slurm_server.nodes[0]
+    job = slurm_server.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true")
+    slurm_server.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+    assert node in slurm_server.run("sinfo", "--noheader", "--states=drain", "--format=%N")
+    slurm_server.daemons.kill("slurmctld")
+    slurm_server.start_controller()
+
+    slurm_server.clear()
+
+    assert slurm_server.run("squeue", "--noheader") == ""
+    assert slurm_server.run("sinfo", "--noheader", "--states=drain", "--format=%N") == ""
+    later = slurm_server.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=true")
+    assert int(later) > int(job) + 1000
+
+
 def test_nothing_is_left_of_a_server_that_was_stopped() -> None:
     slurm.require_installed()
     with slurm.start(variant=slurm.Variant(nodes=2)) as server:
