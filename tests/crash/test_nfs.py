@@ -6,6 +6,7 @@ a seed of its own; what a run printed is in the failure.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -14,17 +15,20 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.crash import random_tree
 from tests.crash.mounts import CHECKOUT, require_fuse
 from tests.crash.nfs import Site, on_the_node, site
+from tests.fakes.detached import children
 from tests.system.pipelines import wait_until
 
 RUNS = int(os.environ.get("JOBTREE_TEST_NFS_RUNS", "3"))
 SMALL = (86, 140, 171, 284, 394)
 """Seeds of random trees of 20 to 35 jobs."""
 DEADLINE_SECONDS = 200.0
+KILLS = 7
 MISBEHAVIOUR = ("--uses", "25", "--lose", "0.1")
 OPTIONS = (
     "--batchSystem", "tests.fakes.detached:Detached", "--lease", "20", "--grace", "1", "--jobTime", "5",
@@ -64,6 +68,22 @@ def submitted(there: Site) -> int:
 
 def _has_done(there: Site, enough: int, master: subprocess.Popen[bytes]) -> bool:
     return submitted(there) >= enough or master.poll() is not None
+
+
+def _kill_one(there: Site, chance: random.Random, killed: list[str]) -> bool:
+    """SIGKILL for a supervisor, or for what it has started; False if there is nothing of the kind at this moment."""
+    supervisors = there.farm.jobs()
+    if chance.random() < 0.5:
+        drawn, what = supervisors, "supervisor"
+    else:
+        drawn, what = [child for one in supervisors for child in children(one)], "worker"
+    if not drawn:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        chance.choice(drawn).kill()
+        killed.append(what)
+        return True
+    return False
 
 
 def status_on_the_node(there: Site, *options: str) -> subprocess.CompletedProcess[str]:
@@ -106,6 +126,24 @@ def test_the_master_is_killed_and_started_again(tmp_path: Path, number: int) -> 
             master.send_signal(signal.SIGKILL)
             master.wait()
         assert start(there, seed).wait(DEADLINE_SECONDS) == 0, there.said()
+        check(there, seed)
+
+
+@pytest.mark.slow
+def test_supervisors_and_workers_are_killed(tmp_path: Path) -> None:
+    """One or the other, seven times, at moments that the seed says as numbers of submitted bundles."""
+    seed = SMALL[2]
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    with site(tmp_path, seed, *MISBEHAVIOUR) as there:
+        master = start(there, seed)
+        killed: list[str] = []
+        while master.poll() is None and len(killed) < KILLS:
+            enough = submitted(there) + chance.randint(0, 2)
+            wait_until(partial(_has_done, there, enough, master), "bundles to be submitted")
+            wait_until(lambda: _kill_one(there, chance, killed) or master.poll() is not None, "a job to run")
+        assert master.wait(DEADLINE_SECONDS) == 0, there.said()
+        assert len(killed) == KILLS, f"the run was over after {killed}"
         check(there, seed)
 
 

@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Optional
 
+import psutil
+
 from batchsystems.abstract import (
     AbstractBatchSystem,
     BatchSystemError,
@@ -88,6 +90,19 @@ class RunningFarm:
     def names(self, kind: str) -> list[str]:
         """What is in one of its directories."""
         return farm.names(self.directory / kind)
+
+    def jobs(self) -> list[psutil.Process]:
+        """The processes that it has started and that live at this moment: supervisors."""
+        assert self._process is not None
+        return children(psutil.Process(self._process.pid))
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """What a process has started and still lives; nothing if it has ended."""
+    try:
+        return [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
 
 
 class Detached(AbstractBatchSystem):
