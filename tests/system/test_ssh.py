@@ -210,6 +210,27 @@ def test_the_hosts_file_is_edited_while_the_run_goes_on(
     assert leftovers(bench) == []
 
 
+def test_a_host_on_which_bundles_die_at_once_is_named_and_done_without(
+    bench: Bench, server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Python answers whoever looks at it, and starts no job: a broken installation, as far as anybody can see."""
+    monkeypatch.setenv("CHILDREN", "8")
+    broken = tmp_path / "broken-python"
+    broken.write_text(
+        f'#!/bin/sh\ncase "$1" in -I|-c) exec {sys.executable} "$@";; esac\necho no licence >&2\nexit 3\n'
+    )
+    broken.chmod(0o755)
+    server.write_hosts(ONE, f"{TWO} python={broken}")
+    bench.gate.let_through(8)
+
+    ran = start(bench, server).ended()
+
+    ran.succeeded()
+    assert "bundles die on host2 before they have begun: it is avoided for 10m" in ran.err, ran.err
+    assert counted(bench) == complete(8)
+    assert leftovers(bench) == []
+
+
 def test_the_hosts_are_checked(bench: Bench, server: SshServer) -> None:
     server.write_hosts(ONE, TWO, "host3 cores=1 memory=1G python=/nowhere/python")
 
