@@ -27,6 +27,7 @@ STORE = "tests/unit/test_store_errors.py"
 WORKER_RULES = "tests/system/test_worker_protocol.py"
 MASTER = "tests/unit/test_master.py"
 LOST = "points --only power --match lost --sample 60"
+LOST_RARELY = "points --only power --match lost --sample 400"
 POWER = "points --only power --sample 60"
 NFS = "tests/crash/test_nfs_client.py"
 PUBLISHED = "tests/unit/test_published.py"
@@ -66,10 +67,11 @@ MUTANTS = (
     Mutant("jobtree/attempt.py", "Attempt._keep", "files.fsync_names(absolute, place.paths.root)", "pass",
            "the file of a large value may be gone after a power cut", (LOST,)),
     Mutant("jobtree/attempt.py", "Attempt.run", "place.outcome.flush(sync=True)", "place.outcome.flush()",
-           "a worker goes on to what may destroy the input of a target whose outcome can still be lost", (LOST,)),
+           "a worker goes on to what may destroy the input of a target whose outcome can still be lost",
+           (LOST_RARELY,)),
     Mutant("jobtree/attempt.py", "Attempt._make_durable",
            "files.make_durable([self._place.paths.global_dirs], self._place.synced)", "pass",
-           "a worker goes on before what the target left is on the disk", (LOST,)),
+           "a worker goes on before what the target left is on the disk", (LOST_RARELY,)),
     # -- a commit and the act that follows it are swapped, or their transaction is split
     Mutant("jobtree/master.py", "Master._finish",
            "self._store.commit()\n        if submissions:\n            self._issue(submissions)",
