@@ -1,9 +1,13 @@
 """What a scheduler starts on a node for one job: it makes the job what it was asked to be, and tells how it ended.
 
     python -I -S .../batchsystems/on_node.py KEY < what
+    python -I -S .../batchsystems/on_node.py KEY what
 
-Standard input holds JSON: {"env": {...}, "drop": [...], "cwd": "...", "jobs": {KEY: {"name", "command", "log"}}},
-one text for all jobs of an array. "drop" are variables that came here with the submission and are not the job's.
+KEY may be the name of a variable in which the scheduler has it. What to do is JSON: {"env": {...}, "drop": [...],
+"cwd": "...", "jobs": {KEY: {"name", "command", "log"}}}, one text for all jobs of an array. "drop" are variables that
+came here with the submission and are not the job's. For schedulers that only know SIGKILL there are two things more:
+"cancel", a directory in which a file with the job's name and seconds of grace inside says that the job is to be ended;
+and "tell", true if every end is to be told.
 
 What must hold
 
@@ -12,8 +16,11 @@ What must hold
   - The job is a process group of its own; what is left of it when its command has ended is killed.
   - It ends as its command has: with the same exit status, or by the same signal. What cannot be told so is said
     in a line on standard error, which the scheduler keeps: "on_node NAME KIND WORDS" with KIND `status` (the command
-    could not be run) or `lost` (this machine could not; the exit status is 75, EX_TEMPFAIL, then).
+    could not be run), `lost` (this machine could not; the exit status is 75, EX_TEMPFAIL, then), or, if that was asked
+    for, `ended` (the wait status of the command) and `killed` (this process was, and the job with it).
   - Signals by which schedulers announce an end are handed on to the whole group, and it is the job that decides.
+  - With "cancel" a second process, the keeper, ends the group when that is asked for, and kills it when this process
+    is killed: there are schedulers that kill only the process group that they have started.
 
 Nothing but the standard library is needed, and of this package nothing at all.
 """
@@ -23,20 +30,27 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import sys
+import time
 
 EX_TEMPFAIL = 75
 _HANDED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGCONT")
 _CHANGED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+_LOOK_SECONDS = 0.5
+"""So often the keeper looks whether its job is to be ended."""
 
 
 def main() -> None:
-    """Run the job that the only argument names."""
+    """Run the job that the first argument names."""
     try:
-        told = json.load(sys.stdin)
-        job = told["jobs"][sys.argv[1]]
-    except (ValueError, KeyError, IndexError) as error:
+        with open(
+            sys.argv[2] if len(sys.argv) > 2 else 0, encoding="utf-8", errors="surrogateescape"
+        ) as file:
+            told = json.load(file)
+        job = told["jobs"][os.environ.get(sys.argv[1], sys.argv[1])]
+    except (OSError, ValueError, KeyError, IndexError) as error:
         print(
             f"on_node {sys.argv[1:]} lost the description of this job cannot be read: {error!r}",
             file=sys.stderr,
@@ -47,6 +61,12 @@ def main() -> None:
         os.environ.pop(variable, None)
     for variable, value in told["env"].items():
         os.environ[variable] = value
+    cancelled = os.path.join(told["cancel"], name) if told.get("cancel") else None
+    if cancelled is not None and _grace(cancelled) is not None:
+        _say(
+            name, "ended", str(int(signal.SIGTERM))
+        )  # it was removed from the queue, and had left it already
+        os.kill(os.getpid(), signal.SIGKILL)
     handed_on = [getattr(signal, known) for known in _HANDED_ON]
     signal.pthread_sigmask(signal.SIG_BLOCK, handed_on)  # until there is somebody to hand them on to
     try:
@@ -60,12 +80,17 @@ def main() -> None:
         _become(command, told["cwd"], output, write)
     os.close(output)
     os.close(write)
+    keeper = _start_keeper(child, name, cancelled) if cancelled is not None else None
     _hand_on(child, handed_on)
     with open(read, "rb") as pipe:
         failure = pipe.read().decode("utf-8", "replace")  # ends when the command has begun, or cannot
     status = _wait(child)
     if failure:
         _say(name, "status", failure)
+    if told.get("tell"):
+        _say(name, "ended", str(status))
+    if keeper is not None:
+        os.write(keeper, b".")
     _end_as(status)
 
 
@@ -108,6 +133,43 @@ def _signal_group(child: int, number: int) -> None:
         os.killpg(child, number)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def _start_keeper(child: int, name: str, cancelled: str) -> int | None:
+    """Have another process watch over the group, and over this one by a pipe: its end, which only this one has."""
+    alive, ours = os.pipe()
+    try:
+        keeper = os.fork()
+    except OSError:
+        return None  # no room for one more process: the scheduler's SIGKILL remains
+    if keeper:
+        os.close(alive)
+        return ours
+    os.close(ours)
+    os.setsid()
+    kill_at = None
+    while not select.select([alive], [], [], _LOOK_SECONDS)[0]:
+        grace = _grace(cancelled)
+        if grace is not None and kill_at is None:
+            _signal_group(child, signal.SIGTERM)
+        if grace is not None:
+            until = time.monotonic() + grace
+            kill_at = until if kill_at is None else min(kill_at, until)
+        if kill_at is not None and time.monotonic() >= kill_at:
+            _signal_group(child, signal.SIGKILL)
+    _signal_group(child, signal.SIGKILL)
+    if not os.read(alive, 1):
+        _say(name, "killed", "the scheduler, or somebody else, has killed it")
+    os._exit(0)
+
+
+def _grace(path: str) -> float | None:
+    """The seconds of grace with which a job is to be ended; None if it is not."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return None  # there is none, or it is being written
 
 
 def _wait(child: int) -> int:

@@ -15,6 +15,8 @@ from batchsystems.abstract import AbstractBatchSystem, BackendOption, BatchSyste
 # name -> (module, class)
 _BUILT: dict[str, tuple[str, str]] = {
     "acidTest": ("batchsystems.acid_test", "AcidTest"),
+    "drmaa": ("batchsystems.drmaa", "Drmaa"),
+    "gridEngine": ("batchsystems.grid_engine", "GridEngine"),
     "parasol": ("batchsystems.parasol", "Parasol"),
     "pool": ("batchsystems.pool", "Pool"),
     "singleMachine": ("batchsystems.single_machine", "SingleMachine"),
@@ -25,15 +27,9 @@ _BUILT: dict[str, tuple[str, str]] = {
 # Other spellings that people use.
 _ALIASES: dict[str, str] = {"acid_test": "acidTest", "single_machine": "singleMachine"}
 
-_PLANNED: tuple[str, ...] = ("drmaa", "gridEngine")
-
 
 class UnknownBatchSystem(BatchSystemError):
     """There is no batch system of this name; the message lists those that there are, the nearest first."""
-
-
-class NotBuilt(BatchSystemError):
-    """The batch system has a name, but this version does not have it yet; the message lists those that it has."""
 
 
 def built_names() -> list[str]:
@@ -41,34 +37,33 @@ def built_names() -> list[str]:
     return sorted(_BUILT)
 
 
-def known_names() -> list[str]:
-    """All names, also of batch systems that this version does not have yet."""
-    return sorted((*_BUILT, *_PLANNED))
-
-
 def batch_system_class(name: str) -> type[AbstractBatchSystem]:
-    """The class of the batch system of this name. Raises NotBuilt, UnknownBatchSystem."""
+    """The class of the batch system of this name. Raises UnknownBatchSystem."""
     name = _ALIASES.get(name, name)
     if name in _BUILT:
         return _load(*_BUILT[name])
     if ":" in name:
         return _load_foreign(name)
     built = ", ".join(built_names())
-    if name in _PLANNED:
-        raise NotBuilt(f"batch system {name!r} is not built yet in this version; it has: {built}")
-    by_lower_case = {known.lower(): known for known in (*known_names(), *_ALIASES)}
+    by_lower_case = {known.lower(): known for known in (*built_names(), *_ALIASES)}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
     hint = f" Did you mean {by_lower_case[near[0]]!r}?" if near else ""
-    planned = ", ".join(_PLANNED)
-    raise UnknownBatchSystem(
-        f"there is no batch system {name!r}.{hint} This version has: {built}; not built yet: {planned}"
-    )
+    raise UnknownBatchSystem(f"there is no batch system {name!r}.{hint} This version has: {built}")
 
 
 def options() -> dict[str, tuple[BackendOption, ...]]:
-    """What each batch system adds to the command line, by its name; those that add nothing are left out."""
-    classes = {name: batch_system_class(name) for name in built_names()}
-    return {name: found.OPTIONS for name, found in classes.items() if found.OPTIONS}
+    """What each batch system adds to the command line, by its name; those that add nothing are left out.
+
+    What two of them share is with the first.
+    """
+    found: dict[str, tuple[BackendOption, ...]] = {}
+    seen: set[str] = set()
+    for name in built_names():
+        new = tuple(option for option in batch_system_class(name).OPTIONS if option.flag not in seen)
+        seen.update(option.flag for option in new)
+        if new:
+            found[name] = new
+    return found
 
 
 def _load(module: str, attribute: str) -> type[AbstractBatchSystem]:

@@ -10,16 +10,16 @@ Written for SLURM 22.05 and the documents of the versions around it. What is not
 
 from __future__ import annotations
 
-import enum
-import json
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from batchsystems import on_node
-from batchsystems.abstract import Resources, Submission
+from batchsystems import on_node, scheduled
+from batchsystems.abstract import Submission
+from batchsystems.node_description import describe
+from batchsystems.scheduled import Line, Node, Refusal, Request, read_tasks, write_tasks
 
 _KEPT = frozenset(
     ["HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TZ", "USER"]
@@ -53,43 +53,6 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 # -- submitting ------------------------------------------------------------------------------------------------
 
 
-GPUS = "gpus"
-
-
-class Request(NamedTuple):
-    """What is asked for a job in SLURM's units: whole cores, MiB (0: not said), minutes (None: not said), GPUs."""
-
-    cpus: int
-    mebibytes: int
-    minutes: Optional[int]
-    gpus: int = 0
-
-    @classmethod
-    def of(cls, resources: Resources, default_minutes: Optional[int]) -> Request:
-        """Rounded up."""
-        time = resources.time
-        minutes = default_minutes if time is None else int(-(-time // 60))
-        mebibytes = -(-resources.memory // (1 << 20))
-        return cls(max(1, int(-(-resources.cpu // 1))), mebibytes, minutes, resources.countable.get(GPUS, 0))
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """The run of a name, and the rest."""
-    run, _, rest = name.partition(".")
-    return run, rest
-
-
-def is_name(name: str) -> bool:
-    """Whether it may be the name of a job."""
-    return re.fullmatch(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+", name) is not None
-
-
-def number_of(name: str) -> Optional[int]:
-    """The number that makes the rest of a name, if it is one, written as numbers are."""
-    rest = split_name(name)[1]
-    return int(rest) if rest.isascii() and rest.isdigit() and (rest == "0" or rest[0] != "0") else None
-
-
 def sbatch(
     run: str, comment: str, tasks: Iterable[int], request: Request, output: str, exclude: Iterable[str],
     arguments: Sequence[str],
@@ -117,17 +80,7 @@ def script(python: str, submissions: Mapping[int, Submission], drop: Iterable[st
 
     drop: variables that `sbatch` hands on and that are none of the job's.
     """
-    first = next(iter(submissions.values()))
-    env = dict(os.environ if first.env is None else first.env)
-    # What a scheduler says of this process is not true of the job, which is told its own.
-    own = [name for name in env if name.startswith(("SLURM_", "SLURMD_", "SBATCH_")) and name != "SLURM_CONF"]
-    for name in own:
-        del env[name]
-    jobs = {
-        index: {"name": job.name, "command": job.command, "log": job.log and os.path.abspath(job.log)}
-        for index, job in submissions.items()
-    }
-    told = json.dumps({"env": env, "drop": sorted(drop), "cwd": first.cwd or os.getcwd(), "jobs": jobs})
+    told = describe(submissions, drop)
     start = shlex.join([python, "-I", "-S", os.path.abspath(on_node.__file__)])
     # A shell that could not read all of this would have nothing to run.
     return f"#!/bin/sh\nexec {start} \"$SLURM_ARRAY_TASK_ID\" <<'END'\n{told}\nEND\n"
@@ -137,16 +90,6 @@ def submitted_id(out: str) -> Optional[str]:
     """The number that `sbatch --parsable` has printed ("205", or "205;cluster")."""
     found = re.search(r"^(\d+)(?:;\S+)?$", out, re.MULTILINE)
     return found.group(1) if found else None
-
-
-class Refusal(enum.Enum):
-    """Why something was not done."""
-
-    AWAY = "away"  # nobody was there to ask; nothing has happened
-    UNKNOWN = "unknown"  # there was no answer, and it may have happened
-    LIMIT = "limit"  # too much for now
-    NEVER = "never"  # it will never be taken as it is
-    OTHER = "other"  # it was not taken, and may be later
 
 
 _REFUSALS = (
@@ -172,39 +115,10 @@ _REFUSALS = (
 
 def why_refused(status: Optional[int], words: str) -> Refusal:
     """What kind of refusal an answer is."""
-    if status is None:
-        return Refusal.UNKNOWN
-    low = words.lower()
-    for kind, marks in _REFUSALS:
-        if any(mark in low for mark in marks):
-            return kind
-    return Refusal.OTHER
+    return scheduled.why_refused(status, words, _REFUSALS)
 
 
-# -- lists of tasks --------------------------------------------------------------------------------------------
-
-
-def write_tasks(indices: Iterable[int]) -> str:
-    """ "0-3,7" for 0, 1, 2, 3, 7."""
-    parts: list[list[int]] = []
-    for index in sorted(indices):
-        if parts and parts[-1][1] == index - 1:
-            parts[-1][1] = index
-        else:
-            parts.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
-
-
-def read_tasks(text: str) -> list[int]:
-    """The indices of a list as SLURM prints it: "0-3,7", "31-69:2", "1-5%2"; none for anything else ("N/A")."""
-    found: list[int] = []
-    for part in text.partition("%")[0].strip("[]").split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip())
-        if match is None:
-            return []
-        first, last, step = match.groups()
-        found += range(int(first), int(last or first) + 1, int(step or 1))
-    return found
+# -- cancelling -----------------------------------------------------------------------------------------------
 
 
 def cancel_commands(run: str, tasks: Mapping[str, Iterable[int]], *how: str) -> Iterator[list[str]]:
@@ -224,25 +138,6 @@ def cancel_commands(run: str, tasks: Mapping[str, Iterable[int]], *how: str) -> 
 
 
 # -- what has become of jobs -----------------------------------------------------------------------------------
-
-
-class Line(NamedTuple):
-    """What SLURM says of one task, or of those of an array that wait.
-
-    `array`, `job` numbers; `tasks` None: it does not say which tasks of the array. `wait_status` as of wait(2).
-    """
-
-    array: str
-    tasks: Optional[list[int]]
-    job: str
-    state: str
-    reason: str
-    wait_status: Optional[int]
-    submitted: str
-    host: str
-    token: str
-    names: str
-    run: str
 
 
 _QUEUE_FIELDS = (
@@ -271,30 +166,19 @@ def read_queue(text: str) -> list[Line]:
         if not names:
             continue
         indices = read_tasks(tasks)
+        jobs = _jobs(run, names.strip(), indices)
+        wait_status = _wait_status(status)
         found.append(
-            Line(
-                array,
-                indices or None,
-                job,
-                state,
-                reason,
-                _wait_status(status),
-                submitted,
-                host,
-                token,
-                names,
-                run,
-            )
+            Line(array, indices or None, job, state, reason, wait_status, submitted, host, token, jobs, run)
         )
     return found
 
 
-def names_of(line: Line) -> list[str]:
-    """The names of the jobs that a line is about; none if it does not say which tasks."""
-    if line.names.startswith("="):
-        return [f"{line.run}.{line.names[1:]}"]
-    base = line.names.strip()
-    return [f"{line.run}.{int(base) + index}" for index in line.tasks or ()] if base.isdigit() else []
+def _jobs(run: str, names: str, tasks: Iterable[int]) -> dict[int, str]:
+    """The names of the tasks of an array, from its comment."""
+    if names.startswith("="):
+        return dict.fromkeys(tasks, f"{run}.{names[1:]}")
+    return {index: f"{run}.{int(names) + index}" for index in tasks} if names.isdigit() else {}
 
 
 def _wait_status(text: str) -> Optional[int]:
@@ -331,7 +215,7 @@ def read_accounts(text: str) -> list[Line]:
         status = _wait_status(code) if end not in ("", "Unknown") else None
         state = state.split(" ")[0]
         found.append(
-            Line(array, read_tasks(tasks) or None, job, state, "", status, submitted, host, "", "", run)
+            Line(array, read_tasks(tasks) or None, job, state, "", status, submitted, host, "", {}, run)
         )
     return found
 
@@ -349,10 +233,11 @@ def read_jobs(text: str) -> list[Line]:
         if "JobId" not in known:
             continue
         token, _, names = known.get("Comment", "").partition(" ")
+        run, tasks = known.get("JobName", ""), read_tasks(known.get("ArrayTaskId", ""))
         found.append(
             Line(
                 known.get("ArrayJobId", known["JobId"]),
-                read_tasks(known.get("ArrayTaskId", "")) or None,
+                tasks or None,
                 known["JobId"],
                 known.get("JobState", ""),
                 known.get("Reason", ""),
@@ -360,8 +245,8 @@ def read_jobs(text: str) -> list[Line]:
                 known.get("SubmitTime", ""),
                 known.get("NodeList", "").replace("(null)", ""),
                 token,
-                names,
-                known.get("JobName", ""),
+                _jobs(run, names, tasks),
+                run,
             )  # fmt: skip
         )
     return found
@@ -405,16 +290,6 @@ def read_limits(text: str) -> Limits:
         float(number("MinJobAge", usual.min_job_age)),
         "slurmdbd" in known.get("AccountingStorageType", ""),
     )
-
-
-class Node(NamedTuple):
-    """A machine. `usable`: it may start jobs now."""
-
-    name: str
-    cpus: int
-    memory: int
-    usable: bool
-    gpus: int = 0
 
 
 def read_default_partition(text: str) -> Optional[str]:

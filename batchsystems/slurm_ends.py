@@ -11,15 +11,17 @@ from typing import Optional
 
 from batchsystems.abstract import End, EndKind, Reason
 from batchsystems.on_node import EX_TEMPFAIL
-from batchsystems.slurm_commands import Line
+from batchsystems.scheduled import Line
 
-FINAL = frozenset(
+SCHEDULER = "SLURM"
+
+_FINAL = frozenset(
     [
         "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
         "PREEMPTED", "REVOKED", "TIMEOUT",
     ]
 )  # fmt: skip
-RUNNING = frozenset(["COMPLETING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"])
+_RUNNING = frozenset(["COMPLETING", "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"])
 
 # SLURM's own number for a batch script whose output file could not be opened.
 _NO_OUTPUT_SIGNAL = 53
@@ -30,6 +32,16 @@ _NEVER = re.compile(
     r"|(Assoc|QOS)\w*(PerJob|MinCpu|MinGRES|MinMemory)\w*|(Assoc|QOS)MaxWall\w*"
 )
 _HELD_AFTER_LAUNCH = re.compile(r"launch.?failed.?requeued.?held|JobHoldMaxRequeue", re.IGNORECASE)
+
+
+def is_over(line: Line) -> bool:
+    """Whether it tells of an end."""
+    return line.state in _FINAL
+
+
+def is_running(line: Line) -> bool:
+    """Whether it has been started; it may be ending."""
+    return line.state in _RUNNING
 
 
 def will_never_start(line: Line) -> Optional[EndKind]:
@@ -48,7 +60,7 @@ def end_of(name: str, line: Line, cancelled: bool, command: str, evidence: str) 
     cancelled: it was cancelled by us; command: what it was to run, "" if not known; evidence: what the job's own
     SLURM has written to its output, and `on_node`.
     """
-    if line.state not in FINAL:
+    if line.state not in _FINAL:
         return None
     host = line.host if line.host not in ("None assigned", "N/A") else ""
     said = f"SLURM says {line.state} of job {line.job}"

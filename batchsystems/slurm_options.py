@@ -5,38 +5,8 @@ from __future__ import annotations
 import shlex
 
 from batchsystems.abstract import BackendOption
+from batchsystems.option_values import count, minutes, positive
 from batchsystems.slurm_commands import OWN_ARGUMENTS
-
-
-def _minutes(given: object) -> int:
-    """A time limit: minutes, or SLURM's own "hours:minutes:seconds" and "days-hours"."""
-    text = str(given)
-    days, dash, rest = text.rpartition("-")
-    numbers = [int(part) for part in rest.split(":")]
-    if dash:
-        hours, minutes, seconds = (*numbers, 0, 0)[:3]
-        total = int(days) * 1440 + hours * 60 + minutes + (seconds > 0)
-    elif len(numbers) == 3:
-        total = numbers[0] * 60 + numbers[1] + (numbers[2] > 0)
-    else:
-        total = numbers[0] + (len(numbers) == 2 and numbers[1] > 0)
-    if total < 1 or min(numbers) < 0 or len(numbers) > 3:
-        raise ValueError(text)
-    return total
-
-
-def _positive(given: object) -> float:
-    value = float(str(given))
-    if not 0 < value < 1e6:
-        raise ValueError(str(given))
-    return value
-
-
-def _count(given: object) -> int:
-    value = int(str(given))
-    if value < 1:
-        raise ValueError(str(given))
-    return value
 
 
 def _arguments(given: object) -> str:
@@ -59,7 +29,7 @@ OPTIONS: tuple[BackendOption, ...] = (
     BackendOption(
         "--slurmTime",
         "Time limit of jobs that do not say how long they take (minutes, h:m:s or d-h); default: the partition's.",
-        None, _minutes, "minutes, hours:minutes:seconds or days-hours", "TIME",
+        None, minutes, "minutes, hours:minutes:seconds or days-hours", "TIME",
     ),
     BackendOption(
         "--slurmArgs",
@@ -68,10 +38,10 @@ OPTIONS: tuple[BackendOption, ...] = (
     ),
     BackendOption(
         "--slurmMaxJobs", "Jobs that the run has in SLURM's queue; default: twice what can run at one time.",
-        None, _count, "a number of jobs, 1 or more", "NUMBER",
+        None, count, "a number of jobs, 1 or more", "NUMBER",
     ),
     BackendOption(
         "--slurmInterval", "Seconds between two questions to SLURM, at least; default: 5.",
-        5.0, _positive, "seconds, more than 0", "SECONDS",
+        5.0, positive, "seconds, more than 0", "SECONDS",
     ),
 )  # fmt: skip

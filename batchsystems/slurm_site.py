@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
 from batchsystems import slurm_commands as commands
-from batchsystems.abstract import BatchSystemError, Capacity
+from batchsystems.abstract import BatchSystemError
 from batchsystems.commands import Answer
-from batchsystems.slurm_commands import GPUS, Limits, Node, Refusal, Request
+from batchsystems.scheduled import Node, Refusal
+from batchsystems.slurm_commands import Limits
 
 
 class Site(NamedTuple):
@@ -17,30 +18,6 @@ class Site(NamedTuple):
     known: bool = False
     limits: Limits = Limits()
     nodes: tuple[Node, ...] = ()
-
-    @property
-    def capacity(self) -> Optional[Capacity]:
-        """The most cores, and the most memory, of a machine; None if that is not known."""
-        if not self.nodes:
-            return None
-        cpus, memory = max(node.cpus for node in self.nodes), max(node.memory for node in self.nodes)
-        return Capacity(cpus, memory, {GPUS: max(node.gpus for node in self.nodes)})
-
-    def slots(self, request: Request) -> Optional[int]:
-        """How many jobs that ask for this can run at one time if nobody else's do; None if that is not known."""
-        if not self.nodes:
-            return None
-        memory = request.mebibytes << 20
-        fits = (
-            min(
-                node.cpus // request.cpus,
-                node.memory // memory if memory else node.cpus,
-                node.gpus // request.gpus if request.gpus else node.cpus,
-            )
-            for node in self.nodes
-            if node.usable
-        )
-        return sum(fits)
 
 
 def read_site(ask: Callable[[Sequence[str]], Answer], partition: Optional[str]) -> Site:

@@ -71,7 +71,7 @@ def queue(bench: Bench, server: SlurmServer) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     os.environ["SLURM_BITSTR_LEN"] = "0"
     for line in commands.read_queue(server.run(*commands.squeue(os.getuid(), [token(bench)]))):
-        for name in commands.names_of(line):
+        for name in line.jobs.values():
             assert name not in found, f"{name} was submitted twice"
             found[name] = line.array, line.state
     return found

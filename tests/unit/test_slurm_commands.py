@@ -11,12 +11,14 @@ import pytest
 from batchsystems import slurm_commands as commands
 from batchsystems import slurm_ends
 from batchsystems.abstract import BackendOption, EndKind, Reason, Resources, Submission
-from batchsystems.slurm_commands import Line, Refusal, Request
+from batchsystems.scheduled import Line, Refusal, Request, read_tasks, write_tasks
 from batchsystems.slurm_options import OPTIONS
 
 
 def line(state: str, wait_status: int = 0, reason: str = "None", job: str = "29") -> Line:
-    return Line("28", [1], job, state, reason, wait_status, "2026-11-20T09:46:15", "n1", "token", "6", "RUN")
+    return Line(
+        "28", [1], job, state, reason, wait_status, "2026-11-20T09:46:15", "n1", "token", {1: "RUN.7"}, "RUN"
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,14 +121,14 @@ def test_what_waits_in_vain(reason: str, kind: object) -> None:
 
 
 def test_lists_of_tasks() -> None:
-    assert commands.read_tasks("31-35:2") == [31, 33, 35]
-    assert commands.read_tasks("0-2,7%5") == [0, 1, 2, 7]
-    assert commands.read_tasks("[1-3]") == [1, 2, 3]
-    assert commands.read_tasks("N/A") == []
-    assert commands.read_tasks("0-2,...") == []
-    assert commands.write_tasks([7, 2, 0, 1]) == "0-2,7"
+    assert read_tasks("31-35:2") == [31, 33, 35]
+    assert read_tasks("0-2,7%5") == [0, 1, 2, 7]
+    assert read_tasks("[1-3]") == [1, 2, 3]
+    assert read_tasks("N/A") == []
+    assert read_tasks("0-2,...") == []
+    assert write_tasks([7, 2, 0, 1]) == "0-2,7"
     everything = [number for number in range(1000) if number % 7]
-    assert commands.read_tasks(commands.write_tasks(everything)) == everything
+    assert read_tasks(write_tasks(everything)) == everything
 
 
 def test_arguments_are_never_too_long_for_a_command() -> None:
@@ -137,7 +139,7 @@ def test_arguments_are_never_too_long_for_a_command() -> None:
     assert all(sum(len(word) + 1 for word in command) < 12_000 for command in found)
     assert all(command[:2] == ["scancel", "--name=RUN"] for command in found)
     ids = [word.split("_") for command in found for word in command[2:]]
-    assert sum(len(commands.read_tasks(tasks)) for _, tasks in ids) == 46_000
+    assert sum(len(read_tasks(tasks)) for _, tasks in ids) == 46_000
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ if __name__ == "__main__":
 
 from batchsystems.abstract import End, EndKind, Reason, Resources, Submission
 from batchsystems.processes import PopenStarter
+from batchsystems.scheduled import read_tasks, write_tasks
 from batchsystems.single_machine import SingleMachine
-from batchsystems.slurm_commands import read_tasks, write_tasks
 
 TRICKS = {
     "down": "commands cannot reach the controller",
