@@ -75,6 +75,10 @@ dist:      # build the archives of a release into dist/, and check them (Python 
 	@.venv-release/bin/python .ci/check-recipe
 	@.ci/check-install
 
+.PHONY: pages
+pages:     # run the examples on real data, and put what they print and draw into their pages (docs/examples)
+	@$(IN_VENV) docs/examples/make.py $(ARGS)
+
 clean:     # remove what the targets above have made
 	rm -rf .venv .venv-* .venv.lock .venvs .*_cache .hypothesis .cache build dist share *.egg-info demo-run
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
