@@ -23,8 +23,8 @@ import types
 from typing import Any, Final, Optional
 
 from jobtree.errors import UsageError
+from jobtree.legacy import use_legacy_function_resources
 from jobtree.paths import TreePaths
-from jobtree.target import use_legacy_function_resources
 
 _ROOT: Final = os.path.dirname(os.path.abspath(__file__))
 _GONE: Final = (

@@ -30,7 +30,7 @@ from jobtree.store import Store
 from jobtree.tree import Tree
 from jobtree.values import Returned
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 IMPORT_FAILURES = 3
 """After import errors in so many different bundles nothing more is issued: it would fail as well."""
@@ -77,7 +77,7 @@ class Adopter:
         self.tree = tree
         self.store = store
         self.paths = paths
-        self.collected = Collected()
+        self.collected: Collected = Collected()
         self.import_error: Optional[str] = None
         # What targets left in global temporary directories may not be on the disk, and no sync will tell.
         self._distrust = not soundness.is_trusted(paths)

@@ -46,8 +46,8 @@ class Attempt:
         self._log_start = log_start
         self._local: Optional[str] = None
         self._asked_global = False
-        self.memory = job.memory
-        self.cpu = job.cpu
+        self.memory: int = job.memory
+        self.cpu: float = job.cpu
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A target that is passed on inside another one must not carry this along.

@@ -16,7 +16,7 @@ from typing import Callable, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, End
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 Make = Callable[[str], AbstractBatchSystem]
 
@@ -25,7 +25,7 @@ class Backends:
     """chosen: those of this start, by name; make: makes one of the others, or raises BatchSystemError."""
 
     def __init__(self, chosen: Mapping[str, AbstractBatchSystem], make: Optional[Make] = None) -> None:
-        self.chosen = dict(chosen)
+        self.chosen: dict[str, AbstractBatchSystem] = dict(chosen)
         # One of them is waited for. This machine tells of ends at once; a cluster's are read from files anyway.
         self._first = min(self.chosen, key=lambda name: self.chosen[name].outlives_master)
         self._make = make

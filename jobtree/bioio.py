@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 #: The root logger: what a target logs goes to its log, what the script logs to where the run logs.
-logger = logging.getLogger()
+logger: logging.Logger = logging.getLogger()
 
 
 # -- logging ---------------------------------------------------------------------------------------------
@@ -241,8 +241,8 @@ class TempFileTree:
         self.rootDir = rootDir
         self.filesPerDir = filesPerDir
         self.levelNo = levels
-        self.tempFilesCreated = 0
-        self.tempFilesDestroyed = 0
+        self.tempFilesCreated: int = 0
+        self.tempFilesDestroyed: int = 0
         # The directory of files that is being filled: a path of directory numbers.
         self._numbers: list[int] = [0] * (levels - 1)
 

@@ -29,7 +29,8 @@ _OWN_DEEDS = frozenset(
         "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP", "SIGXCPU", "SIGXFSZ", "SIGPIPE",
         "SIGALRM", "SIGPROF", "SIGVTALRM",
     )
-    if (number := getattr(signal, name, None)) is not None
+    for number in [getattr(signal, name, None)]
+    if number is not None
 )  # fmt: skip
 
 

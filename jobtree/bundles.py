@@ -22,7 +22,7 @@ from jobtree.frames import BundleHeader, BundleJob, Frame, Supervision
 from jobtree.paths import TreePaths, job_id
 from jobtree.schema import ChildRow
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _PIECE = 4 << 20
 
@@ -164,9 +164,9 @@ class Pending:
     __slots__ = ("counts", "end", "rows", "start", "total")
 
     def __init__(self, start: int) -> None:
-        self.start = start
-        self.end = start
-        self.total = 0
+        self.start: int = start
+        self.end: int = start
+        self.total: int = 0
         self.counts: dict[tuple[str, int, Optional[float], str], int] = {}
         self.rows: Optional[list[Any]] = []
 
@@ -185,31 +185,31 @@ class RunningBundle:
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
-        self.id = id
-        self.name = name
-        self.shape = shape
-        self.size = size
-        self.path = path
-        self.offset = offset
-        self.issued_at = now
-        self.heard = now
-        self.expected = 0.0
+        self.id: int = id
+        self.name: str = name
+        self.shape: int = shape
+        self.size: int = size
+        self.path: str = path
+        self.offset: int = offset
+        self.issued_at: float = now
+        self.heard: float = now
+        self.expected: float = 0.0
         self.current: Optional[tuple[int, int]] = None
-        self.current_since = now
-        self.started_any = False
-        self.finished = 0
-        self.failed = False
-        self.seconds = 0.0
-        self.recalled = False
-        self.log_start = 0
-        self.damaged = False
+        self.current_since: float = now
+        self.started_any: bool = False
+        self.finished: int = 0
+        self.failed: bool = False
+        self.seconds: float = 0.0
+        self.recalled: bool = False
+        self.log_start: int = 0
+        self.damaged: bool = False
         # What we are ending the worker for, and which attempt: another one may have begun before the signal arrives.
         self.enforced: Optional[tuple[tuple[int, int], Judgement]] = None
         self.pending: Optional[Pending] = None
         self.value_files: list[str] = []
-        self.backend = ""
-        self.supervised = False
-        self.host = ""
+        self.backend: str = ""
+        self.supervised: bool = False
+        self.host: str = ""
         self.end: Optional[End] = None
 
     def replay(self) -> None:

@@ -30,7 +30,7 @@ from jobtree.quantities import format_duration
 from jobtree.schema import BundleRow
 from jobtree.shown import one_line
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 REFUSALS = 3
 """After so many bundles that could not be run where they were started, and none that could, the run stops."""

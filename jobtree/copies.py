@@ -30,7 +30,7 @@ from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration, format_memory
 from jobtree.store import Store
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _COST = 100
 """A copy is made not before so many times the seconds have passed that the last one took."""

@@ -248,7 +248,7 @@ class Translated:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.refused = False
+        self.refused: bool = False
 
     def __enter__(self) -> None:
         pass

@@ -21,7 +21,7 @@ from jobtree.leases import LEASES_OF_SILENCE
 from jobtree.paths import TreePaths
 from jobtree.quantities import format_duration
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _LOOK_SECONDS = 0.5
 _CANCEL_SECONDS = 30.0

@@ -20,6 +20,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
+from jobtree import definitions
 from jobtree.errors import CannotImport, GuardMissing
 
 OF_THE_MACHINE = (
@@ -40,7 +41,7 @@ THREADS = (
 )
 
 
-importing = False
+importing: bool = False
 """True while a launcher or worker imports the user's code: a script that starts a run then lacks the guard."""
 
 
@@ -55,7 +56,7 @@ class MainModule(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """What every target sees. main is None when ``__main__`` has no file (a notebook, the interpreter)."""
+    """What every target sees. main is None when ``__main__`` has no file and nothing of it was kept either."""
 
     variables: dict[str, str]
     directory: str
@@ -173,6 +174,16 @@ def _is_importable_as(name: str, path: str) -> bool:
     )
 
 
+def refuse_while_importing(what: str) -> None:
+    """Raise GuardMissing if a worker is just importing the script, which wants to start a run by calling this."""
+    if importing:
+        raise GuardMissing(
+            f"the script calls {what} while a worker imports it to find its targets. Put what starts the run "
+            "below this line, and the run of the script itself is the only one that starts it:\n"
+            '    if __name__ == "__main__":'
+        )
+
+
 def take_over(recorded: Environment) -> None:
     """Make this process look as the start of the run did: sys.path, sys.argv. (Variables came with the exec.)"""
     global _script
@@ -191,6 +202,8 @@ def import_module(name: str) -> types.ModuleType:
     try:
         if _script is not None and name == _script.name:
             return import_main(_script)
+        if name == definitions.NAME:
+            return sys.modules["__main__"]  # the process that starts the run, which has defined it
         return importlib.import_module(name)
     finally:
         importing = before
@@ -204,6 +217,9 @@ def import_main(main: MainModule) -> types.ModuleType:
     if main.name in sys.modules:
         return sys.modules[main.name]
     try:
+        if main.name == definitions.NAME:
+            with open(main.path, "rb") as file:
+                return definitions.load(file.read())
         if not main.name.startswith("jobtree_main_"):
             return importlib.import_module(main.name)
         from importlib.machinery import SourceFileLoader

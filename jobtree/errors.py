@@ -1,6 +1,7 @@
 """The exceptions of jobtree, in one tree.
 
     JobTreeError                     everything that jobtree raises on purpose
+     +-- RunFailed             (1)   nothing can progress any more, because jobs have failed
      +-- UsageError            (2)   you asked for something that cannot be; nothing was changed
      |    +-- NotAJobTree            the directory is not a job tree that this version may continue
      |    +-- GuardMissing           the script starts a run while it is being imported
@@ -32,13 +33,13 @@ from typing import Optional
 class JobTreeError(Exception):
     """Base of everything that jobtree raises on purpose; never raised itself."""
 
-    exit_status = 1
+    exit_status: int = 1
 
 
 class UsageError(JobTreeError):
     """You asked for something that cannot be; nothing was changed."""
 
-    exit_status = 2
+    exit_status: int = 2
 
 
 class NotAJobTree(UsageError):
@@ -49,13 +50,21 @@ class GuardMissing(UsageError):
     """The script called startJobTree while it was being imported."""
 
 
+class RunFailed(JobTreeError):
+    """Jobs have failed for good, and everything that does not wait for them is done. failed: how many."""
+
+    def __init__(self, message: str, failed: int) -> None:
+        super().__init__(message)
+        self.failed = failed
+
+
 class RunStopped(JobTreeError):
     """The run ended before the tree did; starting it again continues.
 
     signal is the number of the signal that stopped it, or None when it was stopped by a request or gave up.
     """
 
-    exit_status = 3
+    exit_status: int = 3
 
     def __init__(self, message: str, signal: Optional[int] = None) -> None:
         super().__init__(message)
@@ -67,13 +76,13 @@ class RunStopped(JobTreeError):
 class AnotherMaster(JobTreeError):
     """Another master runs this tree."""
 
-    exit_status = 4
+    exit_status: int = 4
 
 
 class StorageError(JobTreeError):
     """The disk refused a write, or what is on it is damaged."""
 
-    exit_status = 5
+    exit_status: int = 5
 
 
 class SyncFailed(StorageError):

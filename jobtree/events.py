@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 ROOT_PARENT = 0
 """The parent of the root job: no job has this number."""
@@ -27,9 +27,9 @@ class State(enum.IntEnum):
 class Event(enum.Enum):
     """What can happen to a job."""
 
-    __hash__ = (
-        object.__hash__
-    )  # events are compared by identity too; the enum's own hash takes longer than a step
+    if not TYPE_CHECKING:
+        # Events are compared by identity too; the enum's own hash takes longer than a step.
+        __hash__ = object.__hash__
 
     ISSUED = "issued"
     SUCCEEDED = "succeeded"
@@ -67,21 +67,21 @@ class Job:
         memory: int = 0,
         time: float = 0.0,
     ) -> None:
-        self.id = id
-        self.parent = parent
-        self.shape = shape
-        self.state = state
-        self.step = step
-        self.attempt = attempt
-        self.tries = tries
-        self.losses = losses
-        self.pending = pending
-        self.has_next = has_next
-        self.bundle = bundle
-        self.alone = alone
-        self.has_global = has_global
-        self.memory = memory
-        self.time = time
+        self.id: int = id
+        self.parent: int = parent
+        self.shape: int = shape
+        self.state: State = state
+        self.step: int = step
+        self.attempt: int = attempt
+        self.tries: int = tries
+        self.losses: int = losses
+        self.pending: int = pending
+        self.has_next: bool = has_next
+        self.bundle: int = bundle
+        self.alone: bool = alone
+        self.has_global: bool = has_global
+        self.memory: int = memory
+        self.time: float = time
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)

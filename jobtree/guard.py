@@ -44,7 +44,7 @@ class Guard:
         self, worker: int, mark: str, lease: float, begun: float, orphaned: Callable[[], None]
     ) -> None:
         read, self._pipe = os.pipe()
-        self.pid = os.fork()
+        self.pid: int = os.fork()
         if self.pid:
             os.close(read)
             return

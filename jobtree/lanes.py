@@ -50,7 +50,7 @@ class Lanes:
         self._tree = tree
         self._paths = paths
         self._limits = _limits(settings, batches)
-        self.packers = [
+        self.packers: list[Packer] = [
             Packer(
                 paths, store, tree, name, batch, settings, recorded, run, running,
                 self._limits, self.not_before, takes=self._taker(number, len(batches)),

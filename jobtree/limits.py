@@ -34,7 +34,7 @@ class Limits:
     """
 
     def __init__(self, most: Mapping[str, float], soft: Collection[str] = ()) -> None:
-        self.most = dict(most)
+        self.most: dict[str, float] = dict(most)
         self._soft = frozenset(soft)
         self._waiting: dict[int, _Waiting] = {}
 

@@ -96,15 +96,20 @@ def set_up_logging(settings: Settings, stream: Optional[TextIO]) -> None:
     Raises OSError when the log file cannot be opened.
     """
     root = logging.getLogger()
-    for handler in _ours:
-        root.removeHandler(handler)
-        handler.close()
-    _ours.clear()
+    take_down_logging()
     set_level(settings.effective_log_level)
     if stream is not None and not any(_writes_to(handler, stream) for handler in root.handlers):
         _add(_Stream(stream))
     if settings.log_file is not None:
         add_log_file(settings.log_file, settings.log_rotating)
+
+
+def take_down_logging() -> None:
+    """Take away the handlers that were added here: whoever logs in this process is alone again."""
+    for handler in _ours:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    _ours.clear()
 
 
 def set_level(name: Optional[str]) -> None:

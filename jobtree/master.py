@@ -45,7 +45,7 @@ from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
 from jobtree.tree import Tree
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _TICK = 0.25
 _TICK_IDLE = 0.05

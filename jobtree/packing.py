@@ -102,13 +102,13 @@ class Packer:
         self._takes = takes
         self._not_before = not_before
         self._last_shape = 0
-        self.supervised = batch.outlives_master
+        self.supervised: bool = batch.outlives_master
         if self.supervised:
             shortest = min(settings.job_time * SHORTEST_SHARE, SHORTEST_ON_A_CLUSTER)
-            self.bundler = Bundler(settings.job_time, settings.isolate, shortest=shortest)
+            self.bundler: Bundler = Bundler(settings.job_time, settings.isolate, shortest=shortest)
         else:
             self.bundler = Bundler(GOAL_SECONDS, settings.isolate, LONGEST_SECONDS, SHORTEST_SECONDS)
-        self.proved = not self.supervised
+        self.proved: bool = not self.supervised
 
     def pack(self, collected: Collected, most_bundles: Optional[int] = None) -> list[Submission]:
         """Make bundles of what is ready, as far as there is room. Returns what to submit after the commit."""

@@ -9,6 +9,7 @@
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
     settings.json              the options of the latest start, which jobTreeRun goes on with
     environment.json           variables, working directory, sys.path of the latest start
+    definitions.pickle         what a notebook defines, if one started it (jobtree.definitions)
     bundles/0/17               what bundle 17 is to run           (jobtree.frames)
     outcomes/0/17              what its worker has written down
     claims/0/17                who runs it: made once, by whoever wins
@@ -74,7 +75,7 @@ class TreePaths:
     __slots__ = ("root",)
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root: str = root
 
     @property
     def database(self) -> str:
@@ -120,6 +121,11 @@ class TreePaths:
     def environment(self) -> str:
         """The environment of the latest start."""
         return os.path.join(self.root, "environment.json")
+
+    @property
+    def definitions(self) -> str:
+        """What ``__main__`` defined at the latest start, where that has no file."""
+        return os.path.join(self.root, "definitions.pickle")
 
     @property
     def settings(self) -> str:

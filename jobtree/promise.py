@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, Callable, Generic, NoReturn, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Generic, NoReturn, Optional, TypeVar
 
 from jobtree.errors import PromiseNotKept
 
@@ -65,20 +65,22 @@ class Promise(Generic[T]):
 
     # Looking at a promise is refused, comparing it too: it would silently differ from every value. That leaves
     # identity and hash, with which lists, dictionaries, sets, picklers and copiers get along.
-    __hash__ = object.__hash__
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __iter__ = __len__ = __getitem__ = __setitem__ = __delitem__ = __contains__ = __bool__ = __call__ = (
-        _refuse
-    )
-    __int__ = __float__ = __index__ = __str__ = __format__ = __bytes__ = __fspath__ = _refuse
-    __round__ = __trunc__ = __floor__ = __ceil__ = __neg__ = __pos__ = __abs__ = __invert__ = _refuse
-    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _refuse
-    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = __rpow__ = (
-        _refuse
-    )
-    __matmul__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = _refuse
-    __rmatmul__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _refuse
-    __enter__ = __exit__ = _refuse
+    # Type checkers are not shown this: so they refuse it too, and earlier.
+    if not TYPE_CHECKING:
+        __hash__ = object.__hash__
+        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+        __iter__ = __len__ = __getitem__ = __setitem__ = __delitem__ = __contains__ = __bool__ = __call__ = (
+            _refuse
+        )
+        __int__ = __float__ = __index__ = __str__ = __format__ = __bytes__ = __fspath__ = _refuse
+        __round__ = __trunc__ = __floor__ = __ceil__ = __neg__ = __pos__ = __abs__ = __invert__ = _refuse
+        __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = __pow__ = _refuse
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = __rpow__ = (
+            _refuse
+        )
+        __matmul__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = _refuse
+        __rmatmul__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _refuse
+        __enter__ = __exit__ = _refuse
 
 
 def new_token() -> bytes:

@@ -28,7 +28,7 @@ from jobtree.requests import Answer, Request
 from jobtree.store import Store
 from jobtree.version import VERSION
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 QUESTION = "status"
 """The kind of a request for the whole of it."""

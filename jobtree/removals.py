@@ -18,7 +18,7 @@ from jobtree import files, tempdirs
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 
 class Remover:

@@ -21,7 +21,7 @@ from jobtree.paths import job_name
 from jobtree.schema import FailureRow
 from jobtree.shown import one_line, shown
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 
 def describe_failure(row: FailureRow, given_up: bool) -> str:
@@ -55,7 +55,12 @@ def jobs(number: int) -> str:
 
 def how_to_continue(root: str) -> str:
     """The command that continues a tree."""
-    return f"Continue with: jobTreeRun --jobTree {one_line(shlex.quote(root))}"
+    return f"Continue with: {command('jobTreeRun', '--jobTree', root)}"
+
+
+def command(*words: str) -> str:
+    """A command line to copy."""
+    return one_line(shlex.join(words))
 
 
 def message_from_job(message: str) -> None:

@@ -31,7 +31,7 @@ from jobtree import clock, files
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _MOST_BYTES = 64 << 10
 """Of a request. Answers may have more: the master knows what it says."""

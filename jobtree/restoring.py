@@ -42,7 +42,7 @@ from jobtree.paths import FORMAT, TreePaths, job_name
 from jobtree.target import Target
 from jobtree.treedir import Config
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _FAR = 1_000_000
 """How many bundles may have been made since a copy and have left nothing by which that can be known."""

@@ -8,7 +8,6 @@ what it keeps (the tree, the run's token) is not touched.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import shlex
@@ -20,12 +19,14 @@ from batchsystems.acid_test import AcidTest
 from batchsystems.single_machine import SingleMachine
 from jobtree import (
     copies,
+    definitions,
     ending,
     environment,
     files,
     launcher,
     lock,
     processtree,
+    recording,
     report,
     restoring,
     serialization,
@@ -36,7 +37,6 @@ from jobtree.backends import Make
 from jobtree.countable import GPUS
 from jobtree.environment import Environment
 from jobtree.errors import (
-    DamagedFile,
     DamagedTree,
     JobTreeError,
     RunStopped,
@@ -56,7 +56,7 @@ from jobtree.store import Store
 from jobtree.target import Recorded, Target
 from jobtree.tree import Tree
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 ROOT = 1
 """The number of the root job: the first of bundle 0, which does not exist."""
@@ -70,10 +70,13 @@ class Ended(NamedTuple):
     waiting: int
 
 
-def execute(settings: Settings, target: Optional[Target], restore: bool = False) -> Ended:
+def execute(
+    settings: Settings, target: Optional[Target], restore: bool = False, same_target: bool = False
+) -> Ended:
     """Run the tree at settings.job_tree to its end. target: its root if it is to be made; None: it must exist.
 
     restore: its database is damaged; go back to the copy of it first (jobtree.restoring).
+    same_target: a tree that was made for another target is refused, and not gone on with.
     Raises UsageError, AnotherMaster, StorageError; RunStopped or KeyboardInterrupt when it was stopped.
     """
     paths = _paths(settings)
@@ -89,14 +92,16 @@ def execute(settings: Settings, target: Optional[Target], restore: bool = False)
     holder = lock.TreeLock(paths)
     holder.acquire()
     try:
-        return _run_locked(paths, settings, target, restore)
+        return _run_locked(paths, settings, target, restore, same_target)
     except DamagedTree as error:
         raise DamagedTree(copies.explain(paths, str(error))) from error
     finally:
         holder.release()
 
 
-def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target], restore: bool) -> Ended:
+def _run_locked(
+    paths: TreePaths, settings: Settings, target: Optional[Target], restore: bool, same_target: bool
+) -> Ended:
     config = restoring.config_of(paths)  # again: before we had the lock another master may have made it
     treedir.remove_interrupted(paths)
     if config is not None:
@@ -108,7 +113,16 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target], 
         else:
             soundness.ensure(paths)
             config = restoring.agree(paths, config)
-    recorded = _record_environment(paths, settings, target)
+    if config is not None and target is not None:
+        difference = _difference(config, target)
+        if difference is not None and same_target:
+            raise UsageError(
+                f"{paths.root} was made for {difference[0]}. Give another directory, or remove this one; run() without "
+                "a target goes on with what is in it."
+            )
+        if difference is not None:
+            log.warning("the job tree was started with %s: %s", *difference)
+    recorded = recording.record(paths, settings, target)
     if not os.path.isdir(recorded.directory):
         raise UsageError(
             f"{recorded.directory} is gone: targets run in the directory in which the script was started. Make it "
@@ -121,8 +135,6 @@ def _run_locked(paths: TreePaths, settings: Settings, target: Optional[Target], 
         new = True
     else:
         new = False
-        if target is not None:
-            _compare(config, target, recorded)
     with (
         soundness.reading(paths),
         contextlib.closing(Store(paths.database, exclusive=files.is_network(paths.root))) as store,
@@ -279,50 +291,11 @@ def kill_without_master(paths: TreePaths, run: str) -> list[Killed]:
 # -- making and loading ----------------------------------------------------------------------------------------
 
 
-def _record_environment(paths: TreePaths, settings: Settings, target: Optional[Target]) -> Environment:
-    """The environment of this start; a start without the script keeps the script's directory and search path."""
-    now = environment.of_this_process(settings.env_allow, settings.env_deny)
-    if target is None:
-        now = _stored_environment(paths)._replace(variables=now.variables)
-    else:
-        now = now._replace(preload=_preload(target, now))
-    files.write_json(paths.environment, now.to_json())
-    return now
-
-
-def _stored_environment(paths: TreePaths) -> Environment:
-    try:
-        stored = files.read_json(paths.environment)
-        if stored is None:
-            raise DamagedFile(f"{paths.environment} is gone.")
-        return Environment.from_json(stored)
-    except (DamagedFile, AttributeError, KeyError, TypeError, ValueError) as error:
-        what = error if isinstance(error, DamagedFile) else f"{paths.environment} is damaged."
-        raise DamagedFile(
-            f"{what} It says where the script is and how it is imported. Start the script itself, with the same "
-            "--jobTree and in the same directory: that writes it again."
-        ) from error
-
-
-def _preload(target: Target, recorded: Environment) -> list[str]:
-    """The module of the root target: what workers import before they are forked."""
-    fn = vars(target).get("_FunctionTarget__fn", type(target))
-    module = getattr(fn, "__module__", None)
-    if module == "__main__":
-        return [recorded.main.name] if recorded.main is not None else []
-    return [module] if module and not module.startswith("jobtree.") else []
-
-
 def _pack_root(target: Target, recorded: Environment) -> Packed:
     return serialization.pack(target, recorded.main.name if recorded.main is not None else None)
 
 
-def _digest(packed: Packed) -> str:
-    return hashlib.sha256(packed.payload).hexdigest()[:16]
-
-
 def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treedir.Config:
-    digest = _digest(_pack_root(target, recorded))
     target.rv()  # what the root's run() returns is the result of the run
     packed = _pack_root(target, recorded)
     treedir.make_directories(paths)
@@ -344,22 +317,25 @@ def _make_tree(paths: TreePaths, target: Target, recorded: Environment) -> treed
         store.commit()
     finally:
         store.close()
+    digest = serialization.fingerprint(target)
     return treedir.write_config(paths, packed.name, digest, treedir.new_token())
 
 
-def _compare(config: treedir.Config, target: Target, recorded: Environment) -> None:
-    """Say what a restart does not take over."""
-    packed = _pack_root(target, recorded)
-    if packed.name != config.root:
-        log.warning(
-            "the job tree was started with %s and is given %s now: it goes on with what it has, and the new one is not "
-            "run. Give another --jobTree to run that.", config.root, packed.name,
-        )  # fmt: skip
-    elif _digest(packed) != config.root_digest:
-        log.warning(
-            "the job tree was started with other arguments of %s: it goes on with those. Options (limits, retries, "
-            "batch system, logging) are taken from this start.", config.root,
-        )  # fmt: skip
+def _difference(config: treedir.Config, target: Target) -> Optional[tuple[str, str]]:
+    """What a tree was started with, if that is not this target, and what follows for a restart."""
+    main = environment.main_module()
+    name = serialization.stored_name(target, main.name if main is not None else definitions.NAME)
+    if name != config.root:
+        return (
+            f"{config.root} and is given {name} now",
+            "it goes on with what it has, and the new one is not run. Give another --jobTree to run that.",
+        )
+    if serialization.fingerprint(target) != config.root_digest:
+        return (
+            f"other arguments of {config.root}",
+            "it goes on with those. Options (limits, retries, batch system, logging) are taken from this start.",
+        )
+    return None
 
 
 def _load(store: Store, settings: Settings, config: Optional[treedir.Config] = None) -> Tree:

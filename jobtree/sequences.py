@@ -185,8 +185,7 @@ class AlignmentOperation:
             and math.isclose(self.score, other.score, abs_tol=0.0001)
         )
 
-    # Equal within a tolerance: no hash can agree with that.
-    __hash__ = None  # type: ignore[assignment]
+    # Equal within a tolerance: no hash can agree with that, so there is none (Python takes it away with __eq__).
 
     def __repr__(self) -> str:
         return f"AlignmentOperation({self.type}, {self.length}, {self.score})"
@@ -245,8 +244,7 @@ class PairwiseAlignment:
             return NotImplemented
         return self.sameCoordinates(other) and self.operationList == other.operationList
 
-    # Equal within a tolerance: no hash can agree with that.
-    __hash__ = None  # type: ignore[assignment]
+    # Equal within a tolerance: no hash can agree with that, so there is none (Python takes it away with __eq__).
 
 
 def _check_segment(

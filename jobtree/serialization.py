@@ -14,6 +14,7 @@ to cloudpickle. A refusal of both names the attribute that cannot be stored.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import sys
@@ -22,7 +23,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from jobtree import environment, promise
+from jobtree import definitions, environment, promise
 from jobtree.errors import CannotImport, CannotPickle, ScriptChanged, TargetError
 from jobtree.frames import Packed
 from jobtree.target import Recorded, Target, class_name, describe
@@ -40,10 +41,16 @@ def pack(target: Target, main: Optional[str] = None) -> Packed:
     """
     recorded = Recorded(target)
     payload, mentions = _dumps(target, main, lambda: _blame(target, main))
+    name = stored_name(target, main)
+    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions, recorded.countable)
+
+
+def stored_name(target: Target, main: Optional[str]) -> str:
+    """The name under which a target is counted; main: as in ``pack``."""
     name = class_name(target)
     if main is not None and name.startswith("__main__."):
         name = main + name[len("__main__") :]
-    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions, recorded.countable)
+    return name
 
 
 def pack_value(value: Any, target: Target) -> tuple[bytes, tuple[bytes, ...]]:
@@ -94,6 +101,42 @@ def _load(payload: bytes) -> Any:
         return _Unpickler(io.BytesIO(payload)).load()
     except ImportError as error:
         raise _cannot_import(error.name or "?", error) from error
+
+
+def fingerprint(target: Target) -> str:
+    """What tells the first target of one run from that of another: its class and its arguments.
+
+    Code is not in it, so that it may be edited, nor the tokens of promises, which are others in every process.
+    """
+    import cloudpickle  # as below
+
+    buffer = io.BytesIO()
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, (type, types.FunctionType)) and obj.__module__ == "__main__":
+                return lookup, ("__main__", obj.__qualname__)
+            if isinstance(obj, promise.Promise):
+                return promise.Promise, obj.__reduce__()[1][1:]
+            if isinstance(obj, Target):
+                return _without_token(obj.__reduce_ex__(PROTOCOL))
+            return super().reducer_override(obj)
+
+    Pickler(buffer, PROTOCOL).dump(target)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()[:16]
+
+
+def _without_token(reduced: Any) -> Any:
+    """How a target is pickled, but for the token of the promise of what it returns."""
+    if not isinstance(reduced, tuple) or len(reduced) < 3:
+        return reduced
+
+    def cut(state: Any) -> Any:
+        if isinstance(state, dict):
+            return {key: item for key, item in state.items() if key != "_jobtree_token"}
+        return tuple(map(cut, state)) if isinstance(state, tuple) else state
+
+    return (*reduced[:2], cut(reduced[2]), *reduced[3:])
 
 
 def lookup(module: str, qualname: str) -> Any:
@@ -255,7 +298,8 @@ class _Unpickler(pickle.Unpickler):
                 found = _attribute  # how a bound method is stored
             else:
                 found = _find(module, name)
-            _found[(module, name)] = found
+            if module != definitions.NAME:  # where it is a notebook, its cells may define that name again
+                _found[(module, name)] = found
         return found
 
 

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import environment
-from jobtree.errors import GuardMissing, UsageError
+from jobtree.errors import UsageError
 from jobtree.target import Target, check_target
 
 if TYPE_CHECKING:
@@ -52,12 +52,7 @@ class Stack:
         KeyboardInterrupt when the run was stopped. In a script none of these shows a traceback: the message is printed
         and the exit status set (see jobtree.errors).
         """
-        if environment.importing:
-            raise GuardMissing(
-                "the script calls startJobTree while a worker imports it to find its targets. Put what starts the run "
-                "below this line, and the run of the script itself is the only one that starts it:\n"
-                '    if __name__ == "__main__":'
-            )
+        environment.refuse_while_importing("startJobTree")
         from jobtree import report, run
         from jobtree.logging_setup import set_up_logging
         from jobtree.options import settings_from

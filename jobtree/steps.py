@@ -259,9 +259,9 @@ class Node:
     __slots__ = ("depth", "parent", "step", "wave", "waves")
 
     def __init__(self, step: Optional[Step], parent: Optional[Node], wave: int) -> None:
-        self.step = step
-        self.parent = parent
-        self.wave = wave  # in which of its parent's it is
+        self.step: Optional[Step] = step
+        self.parent: Optional[Node] = parent
+        self.wave: int = wave  # in which of its parent's it is
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.waves: list[list[Node]] = []
 

@@ -70,9 +70,9 @@ class Store:
                 cached_statements=256,
                 check_same_thread=not exclusive,
             )
-        self.commits = 0
+        self.commits: int = 0
         """How often something was committed by this connection."""
-        self.only_connection = self._connection if exclusive else None
+        self.only_connection: Optional[sqlite3.Connection] = self._connection if exclusive else None
         """Where nobody else can read the database (network file systems): for reading between transactions."""
 
         try:
@@ -101,12 +101,12 @@ class Store:
                     execute(statement)
                 execute("INSERT INTO meta VALUES ('generation', 0), ('next_bundle', 1)")
                 execute("COMMIT")
-            self.values = Values(self._connection)
+            self.values: Values = Values(self._connection)
             self._dropped: list[str] = []
             self._shapes: dict[tuple[str, int, float, str], int] = {}
             self.shapes: dict[int, Shape] = {}
             self.stats: dict[int, ShapeStats] = {}
-            self.generation = 0
+            self.generation: int = 0
             self._carried_commits = 0
             self._carried_changes = 0
             for row in execute(

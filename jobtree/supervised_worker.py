@@ -55,7 +55,7 @@ class SupervisedWorker:
         finally:
             os.close(read)
         process.returncode = 0  # we collect it ourselves; this keeps Popen from complaining that nobody did
-        self.pid = process.pid
+        self.pid: int = process.pid
 
     def has_ended(self) -> bool:
         """Whether it has; it is not reaped by this, so its number belongs to nobody else yet."""

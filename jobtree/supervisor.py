@@ -199,7 +199,7 @@ class Supervisor:
 
     def __init__(self, paths: TreePaths, name: str, header: BundleHeader) -> None:
         assert header.supervision is not None
-        self.host = environment.node_name()
+        self.host: str = environment.node_name()
         self._paths = paths
         self._name = name
         self._header = header

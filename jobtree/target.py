@@ -13,21 +13,25 @@ each name costs space in every stored target. All are written past ``__setattr__
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Callable, Optional, Protocol, TypeVar, Union
+from typing import IO, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
-from jobtree import countable, storing
+from jobtree import countable, legacy, storing
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
 from jobtree.promise import Promise, new_token
 from jobtree.quantities import is_unspecified, parse_memory
 
 T = TypeVar("T", bound="Target")
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 Memory = Union[int, float, str, None]
 Resources = Optional[Mapping[str, int]]
 
-_legacy_function_resources = False
-_legacy_warning_due = False
+
+class Returns(Protocol[V_co]):
+    """Something whose run() returns a value of that type: a target, for type checkers."""
+
+    def run(self) -> V_co: ...
 
 
 class Surroundings(Protocol):
@@ -124,7 +128,7 @@ class Target:
 
     def addChildFn(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any] = (),
         kwargs: Optional[Mapping[str, Any]] = None,
         time: Optional[float] = None,
@@ -133,7 +137,7 @@ class Target:
         *,
         gpus: Optional[int] = None,
         resources: Resources = None,
-    ) -> Target:
+    ) -> FunctionTarget[V]:
         """Add ``fn(*args, **kwargs)`` as a child. Returns the target, whose ``rv()`` is what fn returns."""
         return self.addChildTarget(
             FunctionTarget(fn, args, kwargs, time, memory, cpu, False, gpus, resources)
@@ -141,7 +145,7 @@ class Target:
 
     def addChildTargetFn(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any] = (),
         kwargs: Optional[Mapping[str, Any]] = None,
         time: Optional[float] = None,
@@ -150,13 +154,13 @@ class Target:
         *,
         gpus: Optional[int] = None,
         resources: Resources = None,
-    ) -> Target:
+    ) -> FunctionTarget[V]:
         """Add ``fn(target, *args, **kwargs)`` as a child; the function gets the target as its first argument."""
         return self.addChildTarget(FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources))
 
     def setFollowOnFn(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any] = (),
         kwargs: Optional[Mapping[str, Any]] = None,
         time: Optional[float] = None,
@@ -165,7 +169,7 @@ class Target:
         *,
         gpus: Optional[int] = None,
         resources: Resources = None,
-    ) -> Target:
+    ) -> FunctionTarget[V]:
         """Set ``fn(*args, **kwargs)`` as the follow-on. Returns the target."""
         return self.setFollowOnTarget(
             FunctionTarget(fn, args, kwargs, time, memory, cpu, False, gpus, resources)
@@ -173,7 +177,7 @@ class Target:
 
     def setFollowOnTargetFn(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any] = (),
         kwargs: Optional[Mapping[str, Any]] = None,
         time: Optional[float] = None,
@@ -182,7 +186,7 @@ class Target:
         *,
         gpus: Optional[int] = None,
         resources: Resources = None,
-    ) -> Target:
+    ) -> FunctionTarget[V]:
         """Set ``fn(target, *args, **kwargs)`` as the follow-on. Returns the target."""
         return self.setFollowOnTarget(
             FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources)
@@ -203,7 +207,7 @@ class Target:
 
     @staticmethod
     def makeTargetFn(
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any] = (),
         kwargs: Optional[Mapping[str, Any]] = None,
         time: Optional[float] = None,
@@ -212,13 +216,22 @@ class Target:
         *,
         gpus: Optional[int] = None,
         resources: Resources = None,
-    ) -> Target:
+    ) -> FunctionTarget[V]:
         """A target that runs ``fn(target, *args, **kwargs)``, for Stack() or addChildTarget()."""
         return FunctionTarget(fn, args, kwargs, time, memory, cpu, True, gpus, resources)
 
     # -- values ------------------------------------------------------------------------------------------------
 
-    def rv(self, *path: Any) -> Promise[Any]:
+    @overload
+    def rv(self: Returns[Promise[V]]) -> Promise[V]: ...
+
+    @overload
+    def rv(self: Returns[V]) -> Promise[V]: ...
+
+    @overload
+    def rv(self, *path: Any) -> Promise[Any]: ...
+
+    def rv(self: Any, *path: Any) -> Promise[Any]:
         """A promise of what this target's run() returns; rv("key") or rv(0) of that item of it."""
         state = _state_of(self, "rv")
         token = state.get("_jobtree_token")
@@ -272,12 +285,12 @@ class Target:
 # -- functions and commands ----------------------------------------------------------------------------------------
 
 
-class FunctionTarget(Target):
+class FunctionTarget(Target, Generic[V]):
     """A target that calls a function."""
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., V],
         args: Sequence[Any],
         kwargs: Optional[Mapping[str, Any]],
         time: Optional[float],
@@ -293,9 +306,7 @@ class FunctionTarget(Target):
             )
         if isinstance(args, (str, bytes)):
             raise TargetError(f"args of {_function_name(fn)} is the text {args!r}; write args=({args!r},).")
-        if _legacy_function_resources and not (is_unspecified(memory) and is_unspecified(cpu)):
-            if _legacy_warning_due:
-                _warn_of_legacy_resources()
+        if not (is_unspecified(memory) and is_unspecified(cpu)) and legacy.ignores_function_resources():
             memory = cpu = None
         Target.__init__(self, time, memory, cpu, gpus=gpus, resources=resources)
         self._jobtree_fn = fn
@@ -303,7 +314,7 @@ class FunctionTarget(Target):
         self._jobtree_kwargs = dict(kwargs or {})
         self._jobtree_pass_target = pass_target
 
-    def run(self) -> Any:
+    def run(self) -> V:
         """Call the function."""
         first = (self,) if self._jobtree_pass_target else ()
         return self._jobtree_fn(*first, *self._jobtree_args, **self._jobtree_kwargs)
@@ -440,23 +451,6 @@ def describe(target: Target) -> str:
     """The same for people: without the module."""
     name = class_name(target)
     return name if name.startswith("command ") else name.rpartition(".")[2]
-
-
-def use_legacy_function_resources() -> None:
-    """Ignore memory= and cpu= of the function forms, as the original did (see jobTree.py)."""
-    global _legacy_function_resources, _legacy_warning_due
-    _legacy_function_resources = _legacy_warning_due = True
-
-
-def _warn_of_legacy_resources() -> None:
-    """Say it once: a pipeline adds thousands of functions, each from another line perhaps."""
-    global _legacy_warning_due
-    _legacy_warning_due = False
-    warnings.warn(
-        "memory= and cpu= of the function forms (addChildTargetFn, makeTargetFn ...) are ignored, as the original "
-        "jobTree did, because this script imports it by its old name; import from jobtree to have them honoured",
-        stacklevel=4,
-    )
 
 
 def _function_name(fn: Callable[..., Any]) -> str:

@@ -53,10 +53,10 @@ class Tree:
         self.jobs: dict[int, Job] = {}
         self.counts: dict[int, list[int]] = {}
         self.totals: list[int] = [0, 0, 0, 0, 0]
-        self.stale = 0
+        self.stale: int = 0
         self.bundles: dict[int, set[int]] = {}
-        self.with_global_dir = 0
-        self.changes = Changes()
+        self.with_global_dir: int = 0
+        self.changes: Changes = Changes()
 
     # -- loading and handing over ------------------------------------------------------------------------------
 

@@ -142,8 +142,8 @@ class Workplace:
     ) -> None:
         self.paths = paths
         self.header = header
-        self.bundle = header.bundle
-        self.pid = os.getpid()
+        self.bundle: int = header.bundle
+        self.pid: int = os.getpid()
         self.next_n = 1
         self.local_dirs = 0
         self.values: dict[bytes, Any] = {}
@@ -151,15 +151,15 @@ class Workplace:
             self._recall = _RecallPipe(recall)
         self._control = _Held(paths.bundle(self.bundle), os.O_RDONLY)
         # A new master waits for the locks of workers that die with the old one.
-        self.outcome = OutcomeFile(paths.outcome(self.bundle), paths.root, lock=recall is None)
+        self.outcome: OutcomeFile = OutcomeFile(paths.outcome(self.bundle), paths.root, lock=recall is None)
         self.synced: dict[str, tuple[int, ...]] = {}
         self._open_log()
         os.chdir(directory)
         # What targets log goes to their output; the levels are those of the run.
         logging.getLogger().handlers[:] = [_ToStandardError()]
         set_level(header.log_level)
-        self.baseline = isolation.Baseline(directory, paths.log(self.bundle))
-        self.started = clock.elapsed()
+        self.baseline: isolation.Baseline = isolation.Baseline(directory, paths.log(self.bundle))
+        self.started: float = clock.elapsed()
 
     def log_size(self) -> int:
         """Where in the log the output of the next target begins (lseek takes a third of the time of fstat)."""

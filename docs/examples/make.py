@@ -1,8 +1,8 @@
 """Make the output and the pictures in the pages of examples again: `make pages`, or some: `make pages ARGS=sweep`.
 
 In a page a transcript stands between two comments, ``<!-- run -->`` and ``<!-- end of run -->``: commands, each in a
-line that begins with "$ ", and what they print. The commands are run, in a new directory that has the examples in it, and
-what is printed now takes the place of what was there. ``<!-- run: kill the first after 8 jobs -->``: with SIGKILL.
+line that begins with "$ ", and what they print. The commands are run, in a new directory that has the examples in it,
+and what is printed now takes the place of what was there. ``<!-- run: kill the first after 8 jobs -->``: with SIGKILL.
 The directory is told as /home/ada, whatever it is. Look at the pictures afterwards.
 """
 

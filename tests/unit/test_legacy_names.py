@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import jobtree.bioio
-import jobtree.target
+import jobtree.legacy
 from jobtree.errors import UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -23,9 +23,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def old() -> Any:
     """The module jobTree. Its import changes the whole process, which is put back."""
-    before = jobtree.target._legacy_function_resources
+    before = jobtree.legacy._ignored
     yield importlib.import_module("jobTree")
-    jobtree.target._legacy_function_resources = before
+    jobtree.legacy._ignored = before
 
 
 def in_a_fresh_process(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -134,10 +134,10 @@ def test_targets_and_functions_are_pickled_by_reference(old: Any) -> None:
 
 def test_importing_the_old_names_brings_the_old_behaviour_and_the_new_ones_do_not(tmp_path: Path) -> None:
     code = """
-import jobtree.target
-print(jobtree.target._legacy_function_resources)
+import jobtree.legacy
+print(jobtree.legacy._ignored)
 import jobTree.scriptTree.target
-print(jobtree.target._legacy_function_resources)
+print(jobtree.legacy._ignored)
 """
     assert in_a_fresh_process(code, tmp_path).stdout.split() == ["False", "True"]
 

@@ -40,7 +40,7 @@ def through(target: Target) -> Any:
     return found
 
 
-def function_target(fn: Any, *args: Any) -> FunctionTarget:
+def function_target(fn: Any, *args: Any) -> FunctionTarget[Any]:
     return FunctionTarget(fn, args, None, None, None, None, False)
 
 

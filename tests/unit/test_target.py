@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 
-from jobtree import target as target_module
+from jobtree import legacy
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
 from jobtree.promise import Promise
 from jobtree.target import (
@@ -344,9 +344,9 @@ def test_command_that_ends_well_is_done() -> None:
 
 @pytest.fixture
 def legacy_resources() -> Iterator[None]:
-    target_module.use_legacy_function_resources()
+    legacy.use_legacy_function_resources()
     yield
-    target_module._legacy_function_resources = False
+    legacy._ignored = False
 
 
 @pytest.mark.usefixtures("legacy_resources")
