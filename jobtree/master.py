@@ -37,6 +37,7 @@ from jobtree.events import State
 from jobtree.explaining import Explainer
 from jobtree.lanes import Lanes
 from jobtree.options import Settings
+from jobtree.outlook import Outlook
 from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
@@ -121,6 +122,7 @@ class Master:
         explainer = Explainer(
             store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles
         )
+        self.outlook = Outlook(store, tree, self._bundles)
         self._steering = Steering(paths, store, explainer, self.stop)
         self._next_tick = 0.0
         self._next_limits = 0.0

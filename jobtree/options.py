@@ -186,7 +186,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--keepLogs", "keep_logs", False, FLAG, MISCELLANEOUS,
            "Keep the output of targets that succeeded."),
     Option("--noProgress", "no_progress", False, FLAG, MISCELLANEOUS,
-           "No live progress line on a terminal."),
+           "No live progress line on a terminal, and no line every minute elsewhere."),
+    Option("--onEnd", "on_end", None, COMMAND, MISCELLANEOUS,
+           "A shell command that is told how the run has ended, by JOBTREE_RESULT and more."),
     Option("--command", "command", None, COMMAND, MISCELLANEOUS, "The command line to run as the first job."),
 )  # fmt: skip
 
@@ -272,6 +274,7 @@ class Settings:
     max_output: int = 2**30
     keep_logs: bool = False
     no_progress: bool = False
+    on_end: Optional[str] = None
     command: Optional[str] = None
     backend: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 

@@ -18,6 +18,7 @@ from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, Setup
 from batchsystems.acid_test import AcidTest
 from batchsystems.single_machine import SingleMachine
 from jobtree import (
+    clock,
     copies,
     definitions,
     ending,
@@ -31,6 +32,7 @@ from jobtree import (
     restoring,
     serialization,
     soundness,
+    summary,
     treedir,
 )
 from jobtree.backends import Make
@@ -48,8 +50,11 @@ from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
 from jobtree.killing import Killed, kill_all
 from jobtree.master import Master
+from jobtree.notifying import OnEnd
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
+from jobtree.progress import Progress
+from jobtree.quantities import format_duration
 from jobtree.schema import ChildRow
 from jobtree.starter import LauncherStarter
 from jobtree.store import Store
@@ -89,18 +94,24 @@ def execute(
                 "or look for it elsewhere."
             )
         treedir.make_root(paths)
-    holder = lock.TreeLock(paths)
-    holder.acquire()
-    try:
-        return _run_locked(paths, settings, target, restore, same_target)
-    except DamagedTree as error:
-        raise DamagedTree(copies.explain(paths, str(error))) from error
-    finally:
-        holder.release()
+    with OnEnd(paths, settings.on_end) as on_end:
+        holder = lock.TreeLock(paths)
+        holder.acquire()
+        try:
+            return _run_locked(paths, settings, target, restore, same_target, on_end)
+        except DamagedTree as error:
+            raise DamagedTree(copies.explain(paths, str(error))) from error
+        finally:
+            holder.release()
 
 
 def _run_locked(
-    paths: TreePaths, settings: Settings, target: Optional[Target], restore: bool, same_target: bool
+    paths: TreePaths,
+    settings: Settings,
+    target: Optional[Target],
+    restore: bool,
+    same_target: bool,
+    on_end: OnEnd,
 ) -> Ended:
     config = restoring.config_of(paths)  # again: before we had the lock another master may have made it
     treedir.remove_interrupted(paths)
@@ -139,7 +150,7 @@ def _run_locked(
         soundness.reading(paths),
         contextlib.closing(Store(paths.database, exclusive=files.is_network(paths.root))) as store,
     ):
-        return _run_store(paths, settings, recorded, config, store, new)
+        return _run_store(paths, settings, recorded, config, store, new, on_end)
 
 
 def _run_store(
@@ -149,7 +160,9 @@ def _run_store(
     config: treedir.Config,
     store: Store,
     new: bool,
+    on_end: OnEnd,
 ) -> Ended:
+    started = clock.elapsed()
     tree = _load(store, settings, config)
     if store.bundles():
         processtree.kill_strays(config.run)
@@ -166,9 +179,14 @@ def _run_store(
         if settings.big_batch_system is not None:
             big = _batch_system(paths, settings, recorded, config.run, tree, True, warm_up)
         make = _maker(paths, settings, config.run)
+        if not already_complete:
+            on_end.begun(tree)
         master = Master(paths, store, tree, batch, settings, recorded, config.run, make, big)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
-        with copies.Copier(paths, store, settings.copy_every, master.stop):
+        with (
+            copies.Copier(paths, store, settings.copy_every, master.stop),
+            Progress(master.outlook, settings.no_progress),
+        ):
             master.run()
     except StorageError as error:
         if isinstance(error, SyncFailed):
@@ -185,7 +203,13 @@ def _run_store(
                 batch.seed,
             )  # fmt: skip
     store.close()  # before anybody is told that all is well
-    return _already_complete(paths, tree) if already_complete else _end(paths, master, tree)
+    if already_complete:
+        return _already_complete(paths, tree)
+    for line in summary.lines(store, tree):
+        log.info("%s", line)
+    took = format_duration(clock.elapsed() - started)
+    log.info("This start has taken %s. %s", took, summary.about_logs(paths, settings.keep_logs))
+    return _end(paths, master, tree)
 
 
 def _paths(settings: Settings) -> TreePaths:
