@@ -21,6 +21,7 @@ from jobtree.lanes import Lanes
 from jobtree.packing import Packer
 from jobtree.paths import job_name
 from jobtree.quantities import format_duration
+from jobtree.room import Room
 from jobtree.shown import one_line
 from jobtree.store import Store
 from jobtree.tree import Tree
@@ -38,6 +39,7 @@ class Explainer:
         backends: Backends,
         adopter: Adopter,
         bundles: Mapping[str, RunningBundle],
+        room: Room,
     ) -> None:
         self._store = store
         self._tree = tree
@@ -46,6 +48,7 @@ class Explainer:
         self._backends = backends
         self._adopter = adopter
         self._bundles = bundles
+        self._on_disk = room
 
     def running_jobs(self) -> list[RunningJob]:
         """What is running at this moment, as far as workers have told."""
@@ -113,6 +116,8 @@ class Explainer:
             lines.append(f"It has failed before, and is tried again in {format_duration(moment - now)}.")
         if self._adopter.import_error is not None:
             lines.append(f"Nothing is issued any more: {one_line(self._adopter.import_error)}")
+        if self._on_disk.lacking:
+            lines.append(f"Nothing is issued until there is room: {self._on_disk.lacking}")
         lane = self._lanes.of_shape(job.shape)
         pause = self._cluster.pause(lane.backend)
         if pause > 0:

@@ -41,6 +41,7 @@ from jobtree.outlook import Outlook
 from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
+from jobtree.room import Room
 from jobtree.steering import Steering
 from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
@@ -119,10 +120,11 @@ class Master:
         self._backends = Backends(batches, make_backend)
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
+        self._room = Room(paths.root, run, settings.min_free, self._bundles)
         explainer = Explainer(
-            store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles
+            store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles, self._room
         )
-        self.outlook = Outlook(store, tree, self._bundles)
+        self.outlook = Outlook(store, tree, self._bundles, self._room)
         self._steering = Steering(paths, store, explainer, self.stop)
         self._next_tick = 0.0
         self._next_limits = 0.0
@@ -231,7 +233,7 @@ class Master:
         return max(0.0, min(moments) - clock.elapsed())
 
     def _may_issue(self) -> bool:
-        if self._adopter.import_error is not None or self.stopped_by is not None:
+        if self._adopter.import_error is not None or self.stopped_by is not None or self._room.lacking:
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
@@ -294,6 +296,7 @@ class Master:
         if idle:
             offsets.extend(self._recall_late(now, idle))
         self._store.adopted(offsets)
+        self._room.look(now)
         self._steering.obey()
         return closed
 

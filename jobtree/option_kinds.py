@@ -125,6 +125,7 @@ MAYBE_CPUS = dataclasses.replace(CPUS, optional=True)
 MEMORY = Kind(_bytes_from_one, _SIZE, "BYTES")
 MAYBE_MEMORY = dataclasses.replace(MEMORY, optional=True)
 LOG_SIZE = Kind(parse_memory, _SIZE, "BYTES")
+MAYBE_SIZE = dataclasses.replace(LOG_SIZE, optional=True)
 SECONDS = Kind(_seconds, _TIME, "SECONDS")
 LEASE = Kind(
     lambda value: _at_least(_seconds(value), 1), "a time of at least 1 s such as '60' or '5m'", "SECONDS"

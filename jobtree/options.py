@@ -36,6 +36,7 @@ from jobtree.option_kinds import (
     MAYBE_MEMORY,
     MAYBE_POSITIVE_COUNT,
     MAYBE_SECONDS,
+    MAYBE_SIZE,
     MEMORY,
     OPTIONAL_TEXT,
     PATH,
@@ -166,6 +167,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Seconds without contact to the job tree that end a cluster job; default: 60."),
     Option("--copyEvery", "copy_every", 60, SECONDS, RESCUE,
            "Seconds between copies of the tree's database; 0: none; default: 60."),
+    Option("--minFree", "min_free", None, MAYBE_SIZE, RESCUE,
+           "Pause while the disk has less free; default: 1G or a twentieth of it; 0: never."),
     Option("--failFast", "fail_fast", False, FLAG, RESCUE, "Stop at the first job that has failed for good."),
     Option("--bigBatchSystem", "big_batch_system", None, OPTIONAL_TEXT, BIG,
            "The batch system for big jobs."),
@@ -263,6 +266,7 @@ class Settings:
     double_time: bool = False
     lease: float = 60
     copy_every: float = 60
+    min_free: Optional[int] = None
     fail_fast: bool = False
     big_batch_system: Optional[str] = None
     big_memory_threshold: Optional[int] = None

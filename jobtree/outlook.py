@@ -19,6 +19,7 @@ from jobtree import clock
 from jobtree.bundles import RunningBundle
 from jobtree.events import State
 from jobtree.quantities import format_duration
+from jobtree.room import Room
 from jobtree.store import Store
 from jobtree.tree import Tree
 
@@ -35,7 +36,7 @@ class Look(NamedTuple):
     """A run at one moment.
 
     targets, worked: how many have succeeded, in all starts, and the seconds that they took; left: seconds of work in
-    jobs that are ready or running; unmeasured: how many of those are not in it.
+    jobs that are ready or running; unmeasured: how many of those are not in it; paused: why nothing is issued.
     """
 
     moment: float
@@ -47,12 +48,14 @@ class Look(NamedTuple):
     worked: float
     left: float
     unmeasured: int
+    paused: str = ""
 
 
 class Outlook:
     """Looks at what a master has in memory; bundles: those that are not over, by name."""
 
-    def __init__(self, store: Store, tree: Tree, bundles: Mapping[str, RunningBundle]) -> None:
+    def __init__(self, store: Store, tree: Tree, bundles: Mapping[str, RunningBundle], room: Room) -> None:
+        self._room = room
         self._store = store
         self._tree = tree
         self._bundles = bundles
@@ -87,6 +90,7 @@ class Outlook:
             sum(s.wall for s in stats),
             max(0.0, left),
             unmeasured,
+            "no room on the disk" if self._room.lacking else "",
         )
 
     def _means(self) -> dict[str, float]:
@@ -148,7 +152,9 @@ def in_words(look: Look, pace: Pace) -> str:
     if pace.rate > 0:
         text += f"; {_rate(pace.rate)}"
     left = pace.seconds_left
-    if left is not None:
+    if look.paused:
+        text += f"; paused: {look.paused}"
+    elif left is not None:
         time = f"{max(left, 1.0):.0f}s" if left < 59.5 else format_duration(left)
         text += f"; {'at least ' if look.unmeasured else ''}{time} left"
     return text

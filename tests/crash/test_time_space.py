@@ -278,7 +278,7 @@ def test_no_room_for_the_job_tree_is_said_and_the_run_goes_on_when_there_is(
         f"""
         mount -t tmpfs -o {options} none small
         for i in $(seq 1 40); do
-            $PY pipeline.py --jobTree small/tree --maxThreads 2 --retryCount 3 --copyEvery 0; status=$?
+            $PY pipeline.py --jobTree small/tree --maxThreads 2 --retryCount 3 --copyEvery 0 --minFree 0; status=$?
             echo "start $i: $status"
             [ $status != 0 ] || break
             {more}

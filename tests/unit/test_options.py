@@ -104,6 +104,8 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--jobTime": ("0", 0),
     "--maxLogFileSize": ("0", 0),
     "--maxOutput": ("10M", 10 * 2**20),
+    "--minFree": ("20G", 20 * 2**30),
+    "--onEnd": ("mail -s done me", "mail -s done me"),
     "--command": ("echo 1", "echo 1"),
 }
 
