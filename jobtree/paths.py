@@ -6,6 +6,7 @@
     synced                     is there unless a sync has failed (jobtree.soundness)
     lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
     status.json                how far it is, where nobody else can read the database (jobtree.published)
+    usage.json                 what the tree takes of the disk, measured from time to time (jobtree.disk_usage)
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
     settings.json              the options of the latest start, which jobTreeRun goes on with
     environment.json           variables, working directory, sys.path of the latest start
@@ -87,6 +88,10 @@ class TreePaths:
         """The copy of the database that the master makes from time to time."""
         return os.path.join(self.root, "copy.sqlite")
 
+    def damaged(self) -> list[str]:
+        """What is kept of a damaged database after a return to the copy."""
+        return [f"{self.database}.damaged{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+
     @property
     def synced(self) -> str:
         """The mark that is taken away when a sync has failed."""
@@ -111,6 +116,11 @@ class TreePaths:
     def status(self) -> str:
         """What a running master tells of the tree to other machines."""
         return os.path.join(self.root, "status.json")
+
+    @property
+    def usage(self) -> str:
+        """What the tree takes of the disk, as its master has measured it."""
+        return os.path.join(self.root, "usage.json")
 
     @property
     def config(self) -> str:

@@ -116,7 +116,11 @@ class LiveLine:
     def open(self) -> None:
         """From now on what is printed to terminals goes through us."""
         with self.lock:
-            above = {id(stream): _Above(stream, self) for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)}
+            above = {
+                id(stream): _Above(stream, self)
+                for stream in (sys.stdout, sys.stderr)
+                if _is_terminal(stream)
+            }
             places: list[tuple[Any, str]] = [(sys, "stdout"), (sys, "stderr")]
             for name in ("", "jobtree"):
                 handlers = logging.getLogger(name).handlers

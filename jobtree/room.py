@@ -1,11 +1,11 @@
 """Whether there is room for more where a run writes, so that it pauses *before* the disk or the inodes run out.
 
-Two file systems are looked at, once a second: that of the job tree, and, once targets on this machine have been seen to
-use them, that of the local temporary directories (a full /tmp stops nobody who does not need it). While one of them has
+Two file systems are looked at, once a second: that of the job tree, and, once targets on this machine have been seen
+to use them, that of the local temporary directories (a full /tmp stops nobody who does not need it). While one has
 less room than --minFree says, the master issues nothing; what runs goes on. It is said once, and again when there is
-room, a tenth more than is asked for, so that a disk on the edge does not make the run start and stop.
+room: a tenth more than is asked for, so that a disk on the edge does not make the run start and stop.
 
-How it fails. What no file system tells (a quota of a user or a group, a disk on another machine) is not seen here; there
+How it fails. What no file system tells (a quota of a user or a group, a disk elsewhere) is not seen here; there
 a target or the master finds out when it is refused. What only the run itself would remove (files in global temporary
 directories) stays while it is paused: then somebody has to make room, or start it again with another --minFree.
 """
@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
-from jobtree import clock, tempdirs
+from jobtree import tempdirs
 from jobtree.bundles import RunningBundle
 from jobtree.quantities import format_memory
 from jobtree.shown import one_line
@@ -82,9 +82,9 @@ class Room:
         before, self.lacking = self.lacking, self._lacking(_MARGIN if self.lacking else 1.0)
         if self.lacking and not before:
             log.critical(
-                "Paused, nothing more is started: %s What runs goes on. Make room there, and the run goes on by itself.",
-                self.lacking,
-            )
+                "Paused, nothing more is started: %s What runs goes on. Make room there, and the run goes on by "
+                "itself.", self.lacking,
+            )  # fmt: skip
         elif before and not self.lacking:
             log.critical("There is room again: the run goes on.")
 
@@ -112,5 +112,8 @@ def _lacking(path: str, there: Optional[Free], margin: float) -> str:
         has, asked = format_memory(there.bytes), format_memory(there.bytes_kept)
         return f"{one_line(path)} has {has} free, and {asked} are to be kept free (--minFree)."
     if there.files is not None and there.files < there.files_kept * margin:
-        return f"{one_line(path)} has room for {there.files} files (inodes), and for {there.files_kept} it is to be kept."
+        return (
+            f"{one_line(path)} has room for {there.files} files (inodes), and {there.files_kept} are to be kept free "
+            "(--minFree 0 turns that off)."
+        )
     return ""

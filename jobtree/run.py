@@ -37,6 +37,7 @@ from jobtree import (
 )
 from jobtree.backends import Make
 from jobtree.countable import GPUS
+from jobtree.disk_usage import Measurer
 from jobtree.environment import Environment
 from jobtree.errors import (
     DamagedTree,
@@ -185,6 +186,7 @@ def _run_store(
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
         with (
             copies.Copier(paths, store, settings.copy_every, master.stop),
+            Measurer(paths, config.run),
             Progress(master.outlook, settings.no_progress),
         ):
             master.run()

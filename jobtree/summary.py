@@ -1,7 +1,7 @@
 """What a run has come to, told when it has ended: targets by class, time, retries, peak memory, and where the logs are.
 
-It is read from what the master has in memory, and is as long as a screen, however many classes there are. Times, retries
-and memory are those of all starts of the tree together.
+It is read from what the master has in memory, and is as long as a screen, however many classes there are. Times,
+retries and memory are those of all starts of the tree together.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def about_logs(paths: TreePaths, kept: bool) -> str:
     except OSError:
         any_there = False
     if not any_there:
-        return "No target has left a log" + ("." if kept else " (--keepLogs keeps those of targets that succeed).")
+        return "No target has left a log" + (
+            "." if kept else " (--keepLogs keeps those of targets that succeed)."
+        )
     whose = "targets" if kept else "targets that failed"
     return f"What {whose} have printed is in {one_line(logs)}"

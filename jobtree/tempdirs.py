@@ -60,10 +60,15 @@ def remove_local(run: str, bundle: int) -> Optional[str]:
     return removing.remove_tree(local_base(run, bundle))
 
 
+def local_dirs(run: str) -> list[str]:
+    """The directories of local temporary directories that a run has on this machine."""
+    return glob.glob(os.path.join(glob.escape(local_root()), f"jobtree-{run}-*"))
+
+
 def sweep_local(run: str, alive: Collection[int] = ()) -> None:
     """Remove all local temporary directories of a run on this machine, but those of bundles whose workers may live."""
     spared = {local_base(run, bundle) for bundle in alive}
-    for path in glob.glob(os.path.join(glob.escape(local_root()), f"jobtree-{run}-*")):
+    for path in local_dirs(run):
         if path in spared:
             continue
         try:

@@ -19,7 +19,7 @@ from jobtree.version import VERSION
 
 _OURS = frozenset(
     ["lock", "lock.json", "lock.trial", "config.json", "environment.json", "settings.json", "status.json", "synced",
-     "definitions.pickle",
+     "usage.json", "definitions.pickle",
      "tree.sqlite", "tree.sqlite-wal", "tree.sqlite-shm", "tree.sqlite-journal", "tree.sqlite.new",
      "tree.sqlite.damaged", "tree.sqlite.damaged-wal", "tree.sqlite.damaged-shm", "copy.sqlite", "copy.sqlite.new"]
 )  # fmt: skip

@@ -13,6 +13,8 @@ from jobtree.cli import hosts, program
 from jobtree.errors import DamagedFile, UsageError
 from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
+from jobtree.quantities import format_memory
+from jobtree.shown import one_line, shown
 
 if TYPE_CHECKING:
     from jobtree.target import Target
@@ -54,6 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", metavar="FILE", help="run the named steps of a YAML file: commands and functions"
     )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--prune",
+        action="store_true",
+        help="of a finished tree, remove all that does not tell that it is done, and its result",
+    )
+    instead.add_argument(
+        "--installService",
+        action="store_true",
+        help="write a systemd user unit that continues the tree after a reboot (and show a line for a crontab)",
+    )
+    instead.add_argument("--removeService", action="store_true", help="take that unit away again")
     parser.add_argument(
         "--checkHosts",
         action="store_true",
@@ -67,9 +81,16 @@ def _parser() -> argparse.ArgumentParser:
 def _command(argv: Sequence[str]) -> int:
     # Only here: they bring nearly everything with them, and neither --help nor a misspelt option should wait for that.
     from jobtree import run
+    from jobtree.cli import after_reboot
     from jobtree.logging_setup import set_up_logging
 
     arguments = _parser().parse_args(argv)
+    if arguments.prune:
+        return _prune(program.tree_of(arguments))
+    if arguments.installService:
+        return after_reboot.install(program.tree_of(arguments))
+    if arguments.removeService:
+        return after_reboot.remove(program.tree_of(arguments))
     given = _given(arguments)
     paths = TreePaths(os.path.abspath(program.tree_of(arguments)))
     settings = _settings(paths, given)
@@ -82,6 +103,20 @@ def _command(argv: Sequence[str]) -> int:
         return hosts.check(paths, settings)
     ended = run.execute(settings, _first_target(command, arguments.steps), arguments.restoreCopy)
     return 1 if ended.failed else 0
+
+
+def _prune(root: str) -> int:
+    from jobtree import pruning, snapshot
+
+    paths, config = snapshot.find(root)
+    pruned = pruning.prune(paths, config)
+    print(
+        f"{one_line(paths.root)}: pruned. {format_memory(pruned.bytes)} in {pruned.files} files were freed, "
+        f"{format_memory(pruned.left)} are left: that it is done, its result, its statistics."
+    )
+    if pruned.trouble is not None:
+        print(f"{_NAME}: not all was possible: {shown(pruned.trouble)}", file=sys.stderr)
+    return 0 if pruned.trouble is None else 1
 
 
 def _first_target(command: Optional[str], steps: Optional[str]) -> Optional[Target]:

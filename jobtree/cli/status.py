@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 from jobtree import clock, report, snapshot
-from jobtree.cli import job_views, program
+from jobtree.cli import disk_view, job_views, program
 from jobtree.cli.job_views import View, failure_as_json
 from jobtree.contents import TargetClass
 from jobtree.errors import UsageError
@@ -95,12 +95,14 @@ def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.check:
         return _check(TreePaths(os.path.abspath(program.tree_of(arguments))), arguments.json)
-    paths, _ = snapshot.find(program.tree_of(arguments))
+    paths, config = snapshot.find(program.tree_of(arguments))
     view = _view(paths, arguments)
     while True:
         # In this order: what was shown last is the end, where it has ended.
         seen = snapshot.take(paths, failures=arguments.verbose) if view is None or arguments.follow else None
-        _show(view() if view is not None else _overall(_required(seen), arguments), arguments)
+        _show(
+            view() if view is not None else _overall(_required(seen), paths, config.run, arguments), arguments
+        )
         if not arguments.follow or (seen is not None and seen.state != snapshot.RUNNING):
             break
         time.sleep(_FOLLOW_SECONDS)
@@ -133,8 +135,12 @@ def _view(paths: TreePaths, arguments: argparse.Namespace) -> Optional[Callable[
     return next(iter(views.values()), None)
 
 
-def _overall(seen: Snapshot, arguments: argparse.Namespace) -> View:
-    return View(_as_text(seen, arguments.verbose, arguments.most), _as_json(seen, arguments.verbose))
+def _overall(seen: Snapshot, paths: TreePaths, run: str, arguments: argparse.Namespace) -> View:
+    disk = disk_view.look(paths, run)
+    return View(
+        _as_text(seen, arguments.verbose, arguments.most, disk),
+        {**_as_json(seen, arguments.verbose), "disk": disk.value},
+    )
 
 
 def _show(view: View, arguments: argparse.Namespace) -> None:
@@ -179,7 +185,7 @@ def _check(paths: TreePaths, as_json: bool) -> int:
 # -- for people ------------------------------------------------------------------------------------------------
 
 
-def _as_text(seen: Snapshot, verbose: bool, most: int) -> list[str]:
+def _as_text(seen: Snapshot, verbose: bool, most: int, disk: View) -> list[str]:
     lines = [f"{one_line(seen.root)}: {_state(seen)}"]
     meaning = (
         _MEANING
@@ -192,6 +198,7 @@ def _as_text(seen: Snapshot, verbose: bool, most: int) -> list[str]:
     kinds = [kind for kind in seen.classes if sum(kind.counts)]
     if len(kinds) > 1:
         lines += ["", *_classes(kinds, most)]
+    lines += disk.lines
     if verbose:
         lines += _running(seen)
         for row in seen.failed:

@@ -53,7 +53,9 @@ def test_it_is_told_of_each_run_and_may_look_at_the_tree(tmp_path: Path) -> None
 
 
 def test_it_is_told_that_a_run_was_stopped(bench: Bench) -> None:
-    pipeline = Pipeline(bench.directory, PAUSE + "\n" + TARGETS.replace("run(self):", "run(self):\n        pause()"))
+    pipeline = Pipeline(
+        bench.directory, PAUSE + "\n" + TARGETS.replace("run(self):", "run(self):\n        pause()")
+    )
     running = bench.start(pipeline.name, "--jobTree", str(pipeline.tree), "--onEnd", NOTE)
     bench.gate.arrival()
     running.send(signal.SIGTERM)

@@ -58,7 +58,12 @@ def test_wheel_names_its_commands_requirements_and_license(wheel: zipfile.ZipFil
     entry_points.read_string(wheel.read(info["entry_points.txt"]).decode())
 
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["cloudpickle", "filelock", "psutil"]
+    assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == [
+        "cloudpickle",
+        "filelock",
+        "psutil",
+        "rich",
+    ]
     assert metadata["Requires-Python"] == ">=3.9"
     assert metadata["License"] == "MIT"
     assert sorted(entry_points["console_scripts"]) == COMMANDS

@@ -49,11 +49,9 @@ def terminal() -> Iterator[Terminal]:
 
 
 @contextlib.contextmanager
-def started(
-    pipeline: Pipeline, terminal: Terminal, *arguments: str
-) -> Iterator[subprocess.Popen[bytes]]:
+def started(pipeline: Pipeline, terminal: Terminal, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start the pipeline with the terminal as its own, as a shell does."""
-    streams = {name: terminal.slave for name in ("stdin", "stdout", "stderr")}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.slave)
     process = subprocess.Popen(
         ["setsid", "--ctty", *pipeline.command("--maxThreads", "1", *arguments)],
         cwd=pipeline.directory,
@@ -81,7 +79,9 @@ def test_the_line_is_below_the_messages_and_gone_at_the_end(bench: Bench, termin
     lines = list(terminal.lines)
     for n in range(3):
         said = f"child {n} says: {'lorem ipsum ' * 10}"
-        assert re.search(rf"(?:^|[\r\n]|\x1b\[2K)Got message from job at time: [0-9.]+ : {said}\r\n", terminal.text)
+        assert re.search(
+            rf"(?:^|[\r\n]|\x1b\[2K)Got message from job at time: [0-9.]+ : {said}\r\n", terminal.text
+        )
     assert not any("running," in line for line in lines)
     end = lines.index(next(line for line in lines if line.startswith("   targets  retries")))
     table = [re.sub(r" +[0-9.]+s +[0-9.]+s +[0-9.]+ MiB", " TIME MEAN MEMORY", line) for line in lines[end:]]

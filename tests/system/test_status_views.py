@@ -55,6 +55,8 @@ def plain(text: str, bench: Bench) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"logs/0/[0-9]+\.log", "LOG", text)
     text = re.sub(r"bytes [0-9]+ to [0-9]+", "bytes A to B", text)
+    text = re.sub(r"\b[0-9.]+ [KMGT]iB\b", "SIZE", text)
+    text = re.sub(r"in [0-9]+ files;", "in N files;", text)
     text = re.sub(r"\bfor [0-9.]+ ?(s|ms|min)\b", "for SECONDS", text)
     text = re.sub(r"\b(\d+)-([1-4]) ", lambda m: f"LEAF-{m[2]} " if int(m[1]) > 1 else m[0], text)
     text = re.sub(r"\b([2-9]|[1-9]\d+)-([1-4])\b", lambda m: f"LEAF-{m[2]}", text)
@@ -193,6 +195,7 @@ def test_after_its_end(bench: Bench) -> None:
         "        0        0        0        1        3  script.leaf\n"
         "        0        0        1        0        1  script.quick\n"
         "        0        0        1        0        0  script.branch\n"
+        "On disk: SIZE in N files; SIZE are free there\n"
         "See why with: jobTreeStatus --verbose DIR/tree\n"
         "Continue with: jobTreeRun --jobTree DIR/tree\n"
     )

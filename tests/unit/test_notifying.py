@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
 import sys
 from pathlib import Path
+from typing import Any, Optional
 
 import pytest
 
@@ -66,16 +68,13 @@ def test_what_it_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_how_it_has_ended(
-    tmp_path: Path, numbers: tuple[int, int, int], error: BaseException, result: str, reason: str
+    tmp_path: Path, numbers: tuple[int, int, int], error: Optional[BaseException], result: str, reason: str
 ) -> None:
-    on_end = OnEnd(TreePaths("/tree"), command(tmp_path))
-    try:
-        with on_end:
-            on_end.begun(tree(*numbers))
-            if error is not None:
-                raise error
-    except BaseException as raised:  # noqa: B036  # also what is no Exception has to come through
-        assert raised is error
+    expected: Any = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with expected, OnEnd(TreePaths("/tree"), command(tmp_path)) as on_end:
+        on_end.begun(tree(*numbers))
+        if error is not None:
+            raise error
 
     found = told(tmp_path)
     assert (found["JOBTREE_RESULT"], found["JOBTREE_REASON"]) == (result, reason)

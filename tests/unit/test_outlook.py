@@ -14,7 +14,14 @@ from tests.fakes.scripted_worker import target
 
 def look(moment: float, targets: int = 0, **more: Any) -> Look:
     """A look at a run whose targets take two seconds each."""
-    given: dict[str, Any] = {"done": targets, "running": 2, "waiting": 100, "failed": 0, "left": 200.0, **more}
+    given: dict[str, Any] = {
+        "done": targets,
+        "running": 2,
+        "waiting": 100,
+        "failed": 0,
+        "left": 200.0,
+        **more,
+    }
     return Look(moment, targets=targets, worked=2.0 * targets, unmeasured=0, **given)
 
 

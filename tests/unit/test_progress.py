@@ -173,7 +173,7 @@ def test_rich_is_imported_only_for_the_line() -> None:
 
 
 def test_a_terminal_that_is_gone_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    with at_a_terminal() as terminal:
+    with at_a_terminal():
         monkeypatch.setattr(progress, "_FIRST_SECONDS", 0.0)
         monkeypatch.setattr(progress, "_LIVE_SECONDS", 0.01)
         raised: list[object] = []

@@ -30,7 +30,10 @@ def store_of(tmp_path: Path, *classes: tuple[str, int, float, int, int]) -> Stor
 
 def test_targets_by_class(tmp_path: Path) -> None:
     store = store_of(
-        tmp_path, ("pipeline.align", 12_000, 3.0, 700, 7), ("pipeline.merge", 2, 0.25, 40, 0), ("never", 0, 0.0, 0, 0)
+        tmp_path,
+        ("pipeline.align", 12_000, 3.0, 700, 7),
+        ("pipeline.merge", 2, 0.25, 40, 0),
+        ("never", 0, 0.0, 0, 0),
     )
     tree = Tree()
     tree.counts[2] = [0, 0, 0, 2, 0]
