@@ -46,6 +46,17 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
+def level(number: int) -> Iterator[None]:
+    """The run's own logger at this level."""
+    before = log.level
+    log.setLevel(number)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextlib.contextmanager
 def at_a_terminal() -> Iterator[Terminal]:
     """A terminal that standard output and error go to, and the log. (No fixture: pytest sets both anew for a test.)"""
     terminal = Terminal(columns=60)
@@ -53,8 +64,8 @@ def at_a_terminal() -> Iterator[Terminal]:
         patch.setattr(sys, "stdout", stream)
         patch.setattr(sys, "stderr", stream)
         patch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
-        patch.setattr(log, "level", logging.INFO)
-        yield terminal
+        with level(logging.INFO):
+            yield terminal
     terminal.close()
 
 
@@ -216,10 +227,8 @@ def test_who_wants_silence_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(progress, "_FIRST_SECONDS", 0.0)
         with Progress(Known(), silent=True) as shown:  # type: ignore[arg-type]
             assert shown._thread is None
-        monkeypatch.setattr(log, "level", logging.CRITICAL)
-        with Progress(Known(), silent=False) as shown:  # type: ignore[arg-type]
+        with level(logging.CRITICAL), Progress(Known(), silent=False) as shown:  # type: ignore[arg-type]
             assert shown._thread is None
-        monkeypatch.setattr(log, "level", logging.INFO)
         monkeypatch.setenv("TERM", "dumb")
         monkeypatch.setattr(progress, "_PLAIN_SECONDS", 1000.0)
         with Progress(Known(), silent=False):  # type: ignore[arg-type]
