@@ -6,8 +6,8 @@ import os
 import socket
 
 from jobtree import clock, disk_usage
-from jobtree.cli.job_views import View
 from jobtree.disk_usage import Usage
+from jobtree.job_views import View
 from jobtree.paths import TreePaths
 from jobtree.quantities import format_duration, format_memory
 from jobtree.shown import one_line

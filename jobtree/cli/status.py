@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-from jobtree import clock, report, snapshot
-from jobtree.cli import disk_view, job_views, program
-from jobtree.cli.job_views import View, failure_as_json
+from jobtree import clock, job_views, report, snapshot
+from jobtree.cli import disk_view, program
 from jobtree.contents import TargetClass
 from jobtree.errors import UsageError
+from jobtree.job_views import View, failure_as_json
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
 from jobtree.shown import one_line

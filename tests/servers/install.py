@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.servers import grid_engine, netns, redis, slurm, sshd
+from tests.servers import chromium, grid_engine, netns, redis, slurm, sshd
 
 # A server's module has `install`, `require_installed` and `start`.
-SERVERS = (slurm, grid_engine, redis, sshd, netns)
+SERVERS = (slurm, grid_engine, redis, sshd, netns, chromium)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What is installed, what works without installing, and that the documents point to things that exist."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COMMANDS = ["jobTreeKill", "jobTreeNode", "jobTreePool", "jobTreeRun", "jobTreeStats", "jobTreeStatus"]
+COMMANDS = [
+    "jobTreeKill", "jobTreeMonitor", "jobTreeNode", "jobTreePool", "jobTreeRun", "jobTreeStats", "jobTreeStatus",
+]  # fmt: skip
 DOCUMENTS = sorted(
     path
     for path in CHECKOUT.rglob("*.md")
@@ -42,7 +45,8 @@ def test_wheel_holds_the_library_and_nothing_else(wheel: zipfile.ZipFile) -> Non
     expected = {"jobTree.py"}
     for top in ("jobtree", "batchsystems"):
         for path in (CHECKOUT / top).rglob("*"):
-            if path.suffix == ".py" or path.name == "py.typed":
+            served = path.is_file() and "static" in path.parts
+            if path.suffix == ".py" or path.name == "py.typed" or served:
                 expected.add(path.relative_to(CHECKOUT).as_posix())
 
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
@@ -102,6 +106,18 @@ def test_command_runs_from_a_checkout_that_is_not_installed(
     assert run.stdout.endswith(f"from {bare_checkout / 'jobtree' / '__init__.py'}\n")
     assert os.access(script, os.X_OK)
     assert list(tmp_path.iterdir()) == [], "asking for help has left something behind"
+
+
+def test_the_chart_library_is_as_its_authors_made_it() -> None:
+    folder = CHECKOUT / "jobtree" / "monitor" / "static" / "uplot"
+    digests = re.findall(
+        r"^    ([0-9a-f]{64})  (\S+)$", (folder / "README.md").read_text(encoding="utf-8"), re.M
+    )
+
+    found = {(hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in folder.iterdir()}
+
+    assert set(digests) == {(digest, name) for digest, name in found if name != "README.md"}
+    assert {name for _, name in digests} >= {"LICENSE", "uPlot.esm.js"}
 
 
 def test_readme_is_short() -> None:

@@ -1,4 +1,5 @@
-"""What jobTreeStatus shows of single jobs: --failed, --running, --why, --tree, --log; for people, and as JSON.
+"""What is shown of single jobs, for people, and as JSON: jobTreeStatus --failed, --running, --why, --tree, --log, and
+what jobTreeMonitor tells.
 
 Each view is read first, in one or a few short questions, and formatted afterwards. Nothing here is longer than it was
 asked to be, however large the tree is.
@@ -6,6 +7,7 @@ asked to be, however large the tree is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
@@ -239,11 +241,11 @@ class _Place(NamedTuple):
     text: str
 
 
-def log(paths: TreePaths, name: str) -> View:
-    """What a job has printed: the running attempt, or the last one that failed."""
+def log(paths: TreePaths, name: str, most: Optional[int] = None) -> View:
+    """What a job has printed: the running attempt, or the last one that failed. most: only so many bytes of its end."""
     number = number_of(name)
     place = _place(paths, number)
-    text = _read(place)
+    text = _read(place, most)
     if text is None:
         text = place.text
     return View(
@@ -272,17 +274,20 @@ def _place(paths: TreePaths, number: int) -> _Place:
     return _Place(path, row.failure.log_start, row.failure.log_end, row.failure.output)
 
 
-def _read(place: _Place) -> Optional[str]:
+def _read(place: _Place, most: Optional[int]) -> Optional[str]:
     """What is in the file; None if it is gone or too short: then what was kept of it is all there is."""
     if place.path is None:
         return None
     try:
         with open(place.path, "rb") as file:
-            file.seek(place.start)
-            data = file.read(-1 if place.end is None else place.end - place.start)
+            size = os.fstat(file.fileno()).st_size
+            end = size if place.end is None else place.end
+            start = place.start if most is None else max(place.start, end - most)
+            file.seek(start)
+            data = file.read(-1 if place.end is None and most is None else max(0, end - start))
     except OSError:
         return None
-    if place.end is not None and len(data) < place.end - place.start:
+    if size < end:
         return None
     return data.decode("utf-8", "backslashreplace")
 
