@@ -192,6 +192,7 @@ def test_a_tree_that_others_could_have_changed_is_refused_before_anything_is_unp
 #: Where a text goes to a shell: the user's own command line, and the original's two functions that promise it.
 SHELLS = {
     ("jobtree/target.py", "CommandTarget._jobtree_call"),
+    ("jobtree/notifying.py", "tell"),
     ("jobtree/bioio.py", "system"),
     ("jobtree/bioio.py", "popenCatch"),
 }
