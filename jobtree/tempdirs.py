@@ -100,7 +100,8 @@ def _make_directories(path: str) -> None:
         _make_directories(os.path.dirname(path))
         _make_directories(path)
     except FileExistsError:
-        if not os.path.isdir(path):
+        # One that has gone in between with the directory of another job is FileNotFoundError here, as above.
+        if not stat.S_ISDIR(os.stat(path).st_mode):
             raise
 
 
