@@ -32,7 +32,13 @@ from benchmarks.where_time_goes import CORES  # noqa: E402
 
 RESULTS = CHECKOUT / "benchmarks" / "results.json"
 DOCUMENTS = tuple(
-    CHECKOUT / name for name in ("README.md", "benchmarks/README.md", "docs/explanation/where-time-goes.md")
+    CHECKOUT / name
+    for name in (
+        "README.md",
+        "benchmarks/README.md",
+        "docs/explanation/where-time-goes.md",
+        "docs/explanation/peers.md",
+    )
 )
 PROGRAMS = {
     "bench": ("benchmarks/bench.py", sys.executable),

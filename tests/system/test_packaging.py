@@ -20,7 +20,7 @@ COMMANDS = [
 DOCUMENTS = sorted(
     path
     for path in CHECKOUT.rglob("*.md")
-    if not any(part.startswith(".") for part in path.relative_to(CHECKOUT).parts)
+    if not any(part.startswith(".") or part == "build" for part in path.relative_to(CHECKOUT).parts)
 )
 
 
