@@ -41,6 +41,13 @@ def test_all_is_the_union_of_what_users_may_want(metadata: configparser.ConfigPa
     assert everything == sorted(wanted)
 
 
+def test_every_extra_is_told_of(metadata: configparser.ConfigParser) -> None:
+    page = (CHECKOUT / "docs" / "howto" / "install.md").read_text(encoding="utf-8")
+
+    told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert told == set(metadata["options.extras_require"]) - FOR_DEVELOPERS
+
+
 def test_what_developers_need_is_pinned(metadata: configparser.ConfigParser) -> None:
     for name in FOR_DEVELOPERS:
         assert all("==" in line for line in entries(metadata["options.extras_require"][name]))
