@@ -19,9 +19,10 @@ from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
 from jobtree.enlarging import Enlarging
 from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
-from jobtree.frames import Failure, Frame, Measures, Packed
+from jobtree.frames import Failure, Frame, Packed
 from jobtree.paths import TreePaths, job_name
 from jobtree.quantities import format_duration
+from jobtree.recorder import Recorder
 from jobtree.refusals import Refusals
 from jobtree.report import describe_failure, message_from_job
 from jobtree.schema import FailureRow
@@ -53,7 +54,6 @@ class Collected:
         self.news: list[News] = []
         self.removals: list[str] = []
         self.returned: list[Returned] = []
-        self.shapes: set[int] = set()
         self.sync: set[int] = set()
         self.retry: list[tuple[int, int]] = []
 
@@ -71,6 +71,7 @@ class Adopter:
         paths: TreePaths,
         max_log_file_size: int = 50_120,
         enlarging: Optional[Enlarging] = None,
+        detailed: bool = False,
     ) -> None:
         self.max_log_file_size = max_log_file_size
         self._enlarging = enlarging
@@ -86,6 +87,7 @@ class Adopter:
         self._refusals = Refusals()
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
+        self.recorder = Recorder(tree, store, self._host, detailed)
 
     def take(self) -> tuple[Changes, Collected]:
         """Hand over what has come together."""
@@ -133,6 +135,7 @@ class Adopter:
         if kind == frames.STARTED:
             bundle.current = (body[1], body[2])
             bundle.log_start = body[3]
+            bundle.work.started(body[4])
             bundle.current_since = clock.elapsed()
             bundle.started_any = True
         elif kind == frames.CHILDREN:
@@ -140,7 +143,7 @@ class Adopter:
         elif kind == frames.SUCCEEDED:
             self._succeeded(bundle, *body[1:])
         elif kind == frames.FAILED:
-            self._failed(bundle, body[1], body[2], Measures(*body[3]), Failure(*body[4]))
+            self._failed(bundle, body[1], body[2], body[3], Failure(*body[4]))
         elif kind == frames.GLOBAL_DIR:
             self.tree.uses_global_dir(body[1], body[2])
         elif kind == frames.VALUE_FILE:
@@ -183,6 +186,7 @@ class Adopter:
         job = self.tree.current(id, attempt)
         pending = bundle.pending
         self._ended(bundle)
+        bundle.work.ended(measures, failed=False)
         if job is None or (pending.total if pending is not None else 0) != count:
             self._drop(bundle)
             return
@@ -197,7 +201,7 @@ class Adopter:
                 self._warn(f"job {job_name(id)}: what it left may not be on the disk, so it runs once more")
                 return
             self.collected.sync.update(left)
-        self._measure(bundle, job, Measures(*measures))
+        self.recorder.succeeded(bundle, job, measures)
         children = None
         child: Optional[GoesOn] = None
         if pending is not None and count:
@@ -229,16 +233,16 @@ class Adopter:
         return Spec(shape, packed.memory or 0, packed.time or 0.0, (packed.payload, packed.mentions))
 
     def _failed(
-        self, bundle: RunningBundle, id: int, attempt: int, measures: Measures, failure: Failure
+        self, bundle: RunningBundle, id: int, attempt: int, measures: tuple[Any, ...], failure: Failure
     ) -> None:
         job = self.tree.current(id, attempt)
         self._ended(bundle)
+        bundle.work.ended(measures, failed=True)
         self._drop(bundle)
         if job is None:
             return
-        bundle.seconds += measures.wall
         bundle.failed = True
-        name = self._count_failure(job)
+        name = self._count_failure(bundle, job, failure.kind, measures)
         self._charge(bundle, job, name, failure)
 
     def _charge(self, bundle: RunningBundle, job: Job, name: str, failure: Failure) -> None:
@@ -285,15 +289,12 @@ class Adopter:
         self.collected.removals.extend(bundle.value_files)
         bundle.value_files.clear()
 
-    def _measure(self, bundle: RunningBundle, job: Job, measures: Measures) -> None:
-        self.store.stats[job.shape].add(measures)
-        self.collected.shapes.add(job.shape)
-        bundle.seconds += measures.wall
-
-    def _count_failure(self, job: Job) -> str:
-        self.store.stats[job.shape].failures += 1
-        self.collected.shapes.add(job.shape)
-        return self.store.shapes[job.shape].name
+    def _count_failure(
+        self, bundle: RunningBundle, job: Job, kind: str, measures: Optional[tuple[Any, ...]] = None
+    ) -> str:
+        name = self.store.shapes[job.shape].name
+        self.recorder.failed(bundle, job, kind, measures)
+        return name
 
     # -- when a bundle is over ---------------------------------------------------------------------------------
 
@@ -317,6 +318,7 @@ class Adopter:
         if damage:
             self._warn(f"{bundle.path}: {damage}; what it told of runs once more")
         suspect = bundle.current
+        died = None if suspect is None else self.recorder.died(bundle, end)
         bundle.current = None
         if bundle.finished:
             self._refusals.none()
@@ -326,17 +328,25 @@ class Adopter:
         if refusal is not None:
             self._could_not_write(bundle, suspect, refusal)
         elif suspect is not None:
-            self._judge(bundle, suspect, end, charge)
+            self._judge(bundle, suspect, end, charge, died)
         elif end.reason is Reason.NEVER_FITS and not bundle.started_any:
             self._never_fits(bundle, end)
         elif not bundle.started_any and not bundle.recalled and charge and end.reason is not Reason.CANCELLED:
             self._never_started(bundle, end)
         self.give_back(bundle)
         self._drop(bundle)
+        self.recorder.over(bundle, end)
         self.tree.bundle_over(bundle.id)
         self.store.bundle_over(bundle.id)
 
-    def _judge(self, bundle: RunningBundle, suspect: tuple[int, int], end: End, charge: bool) -> None:
+    def _judge(
+        self,
+        bundle: RunningBundle,
+        suspect: tuple[int, int],
+        end: End,
+        charge: bool,
+        died: Optional[tuple[Any, ...]],
+    ) -> None:
         job = self.tree.current(*suspect)
         if job is None:
             return
@@ -358,7 +368,7 @@ class Adopter:
             self.tree.lost(*suspect, alone=True, charge=False)
             return
         bundle.failed = True
-        name = self._count_failure(job)
+        name = self._count_failure(bundle, job, judgement.kind, died)
         failure = Failure(judgement.kind, judgement.message, "", *self._last_output(bundle))
         if judgement.verdict is Verdict.CHARGE and enforced is None:
             self._charge(bundle, job, name, failure)
@@ -377,7 +387,8 @@ class Adopter:
         bundle.failed = True
         for job in jobs:
             if job.memory == most:
-                name, attempt, tries = self._count_failure(job), job.attempt, job.tries
+                name = self._count_failure(bundle, job, "resources")
+                attempt, tries = job.attempt, job.tries
                 state = self.tree.failed(job.id, attempt, final=True)
                 self._note(job, name, attempt, failure, bundle, state, tries)
 
@@ -413,7 +424,7 @@ class Adopter:
         )  # fmt: skip
         bundle.failed = True
         losses, attempt = job.losses, job.attempt
-        name = self._count_failure(job)
+        name = self._count_failure(bundle, job, "worker")
         self._note(job, name, attempt, failure, bundle, self.tree.lost(job.id, attempt), losses)
 
     def _last_output(self, bundle: RunningBundle) -> tuple[str, int, int]:

@@ -9,6 +9,7 @@ disk before it is submitted.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Callable, Optional
 
 from batchsystems.abstract import End
-from jobtree import files, frames, heartbeat
+from jobtree import clock, files, frames, heartbeat
 from jobtree.blame import Judgement
 from jobtree.frames import BundleHeader, BundleJob, Frame, Supervision
 from jobtree.paths import TreePaths, job_id
@@ -171,17 +172,60 @@ class Pending:
         self.rows: Optional[list[Any]] = []
 
 
+class Work:
+    """What a worker has done so far: when it began and ended, and what its targets used together.
+
+    Moments in seconds since 1970, on the clock of the worker's machine; first is None before the first target.
+    """
+
+    __slots__ = ("began", "busy", "cpu", "failures", "first", "last", "memory", "targets")
+
+    def __init__(self) -> None:
+        self.first: Optional[float] = None
+        self.began = self.last = 0.0
+        self.busy = self.cpu = 0.0
+        self.memory = 0
+        self.targets = self.failures = 0
+
+    def note(self, body: Any) -> None:
+        """A frame of the worker's."""
+        if body[0] == frames.STARTED:
+            self.started(body[4])
+        elif body[0] in (frames.SUCCEEDED, frames.FAILED):
+            self.ended(body[3], body[0] == frames.FAILED)
+
+    def started(self, moment: float) -> None:
+        """A target has begun."""
+        self.began = moment
+        if self.first is None:
+            self.first = moment
+
+    def ended(self, measures: Sequence[Any], failed: bool) -> None:
+        """The target that was running is over; ``measures`` as ``frames.Measures`` has them."""
+        wall, cpu, memory, _ = measures
+        self.last = self.began + wall
+        self.busy += wall
+        self.cpu += cpu
+        if memory > self.memory:
+            self.memory = memory
+        if failed:
+            self.failures += 1
+        else:
+            self.targets += 1
+
+
 class RunningBundle:
     """A bundle that is not over: what the master has read of it.
 
     ``offset`` is how far its outcome file was read; ``safe_offset`` how far it may be called adopted: not beyond the
     first frame that still waits for its outcome. ``end`` and ``host`` are what its supervisor wrote, if it has one.
+    ``created``: when it was to be submitted, in seconds since 1970; ``work``: what its worker has done.
     """
 
     __slots__ = (
-        "backend", "current", "current_since", "damaged", "end", "enforced", "expected", "failed", "finished", "heard",
-        "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled", "seconds", "shape",
-        "size", "started_any", "supervised", "value_files",
+        "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed", "finished", "heard",
+        "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled", "shape",
+        "size", "started_any", "supervised", "value_files", "work",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
@@ -192,6 +236,7 @@ class RunningBundle:
         self.path: str = path
         self.offset: int = offset
         self.issued_at: float = now
+        self.created: float = clock.wall()
         self.heard: float = now
         self.expected: float = 0.0
         self.current: Optional[tuple[int, int]] = None
@@ -199,7 +244,6 @@ class RunningBundle:
         self.started_any: bool = False
         self.finished: int = 0
         self.failed: bool = False
-        self.seconds: float = 0.0
         self.recalled: bool = False
         self.log_start: int = 0
         self.damaged: bool = False
@@ -211,6 +255,7 @@ class RunningBundle:
         self.supervised: bool = False
         self.host: str = ""
         self.end: Optional[End] = None
+        self.work = Work()
 
     def replay(self) -> None:
         """Find out again what an earlier master had read: which target is running, and how many have run."""
@@ -220,8 +265,15 @@ class RunningBundle:
             with open(self.path, "rb") as file:
                 for body in frames.frames_of(file, 0, self.offset):
                     self._note(body)
+                    self.work.note(body)
         except (OSError, frames.Damaged):
             self.started_any = True  # something had been read there
+
+    def recount(self) -> None:
+        """Find out again what the worker had done by then; for one that is dead, of which no more matters."""
+        with contextlib.suppress(OSError, frames.Damaged), open(self.path, "rb") as file:
+            for body in frames.frames_of(file, 0, self.offset):
+                self.work.note(body)
 
     def _note(self, body: Any) -> None:
         kind = body[0]

@@ -36,7 +36,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-VERSION = 3
+VERSION = 4
 
 HEADER = struct.Struct("<II")
 MAX_BODY = 1 << 31
@@ -62,8 +62,8 @@ END = "e"
 JOBS = "j"
 """In the bundle's file: a list of jobs."""
 
-_STARTED = struct.Struct("<BQIQ")
-"""A letter, id, attempt, where its output begins."""
+_STARTED = struct.Struct("<BQIQd")
+"""A letter, id, attempt, where its output begins, and when: seconds since 1970 on the clock of the worker's machine."""
 _LEFT_NOTHING = struct.Struct("<BQIddQ?")
 """A letter, id, attempt, and the measures, of a target that has succeeded and left no child or follow-on."""
 _JOBS_AT_ONCE = 1000
@@ -222,8 +222,8 @@ def _pickled(body: tuple[Any, ...]) -> bytes:
 def _unpacked(body: bytes, offset: int) -> tuple[Any, ...]:
     try:
         if body[:1] == b"s":
-            _, id, attempt, log_start = _STARTED.unpack(body)
-            return STARTED, id, attempt, log_start
+            _, id, attempt, log_start, moment = _STARTED.unpack(body)
+            return STARTED, id, attempt, log_start, moment
         if body[:1] == b"d":
             _, id, attempt, wall, cpu, memory, exact = _LEFT_NOTHING.unpack_from(body)
             kept = _value_in(body)

@@ -108,7 +108,8 @@ class Lanes:
         for shape, stats in self._store.stats.items():
             name = self._store.shapes[shape].name
             for packer in self.packers:
-                packer.bundler.learn(name, stats.succeeded, stats.wall / max(1, stats.succeeded))
+                times = stats.measured.time
+                packer.bundler.learn(name, times.count, times.mean or 0.0)
 
     def _taker(self, number: int, lanes: int) -> Optional[Callable[[int], bool]]:
         return None if lanes == 1 else lambda shape: self._is_big(shape) == (number == 1)

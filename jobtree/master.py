@@ -116,7 +116,7 @@ class Master:
             settings.default_time,
             self._lanes.largest_memory,
         )
-        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size, enlarging)
+        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size, enlarging, settings.stats)
         self._backends = Backends(batches, make_backend)
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
@@ -144,7 +144,7 @@ class Master:
         self._adopter.look_for_reboot(self._settings.durable == "full")
         for row in self._store.bundles():
             bundle = self._lanes.running_bundle(row.id, row.name, row.shape, row.size, row.offset)
-            bundle.backend = row.backend
+            bundle.backend, bundle.created = row.backend, row.created
             lease = self._cluster.lease_of(row)
             if lease is not None:
                 bundle.supervised = True
@@ -159,6 +159,7 @@ class Master:
             # Nobody else may start these bundles from now on.
             bundles.claim(self._paths, row.id)
             bundles.wait_for_worker(self._paths, row.id)
+            bundle.recount()
             self._adopter.settle(bundle, End(row.name, EndKind.LOST, detail="the master ended"), charge=False)
             over.append(_Closed(row.id, self._log_may_go(bundle), supervised=False))
         self._cluster.compare()
@@ -270,7 +271,7 @@ class Master:
         del self._bundles[bundle.name]
         self._adopter.settle(bundle, end, charge)
         lane = self._lanes.of(bundle.backend) or self._lanes.of_shape(bundle.shape)
-        lane.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.seconds)
+        lane.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.work.busy)
         return _Closed(bundle.id, self._log_may_go(bundle), bundle.supervised)
 
     def _log_may_go(self, bundle: RunningBundle) -> bool:
@@ -373,8 +374,7 @@ class Master:
         changes, collected = self._adopter.take()
         if changes or collected.returned:
             self._store.write(changes, self.tree.counts, collected.returned)
-        if collected.shapes:
-            self._store.write_stats(collected.shapes)
+        self._adopter.recorder.write()
         collected.removals.extend(self._store.take_dropped())
         for id in changes.global_dirs:
             collected.removals.append(os.path.relpath(self._paths.global_dir(id), self._paths.root))

@@ -30,7 +30,7 @@ from __future__ import annotations
 import os
 import re
 
-FORMAT = 4
+FORMAT = 5
 """The version of all that is laid out here and in the database; another one is refused."""
 
 JOB_BITS = 31

@@ -2,7 +2,8 @@
 
 What must hold
   - Every question is bounded and answered by an index, so that a tree of a million jobs answers as fast as one of ten:
-    never more than ``limit`` rows are read, or so many steps up the tree are gone.
+    never more than ``limit`` rows are read, or so many steps up the tree are gone. Of what classes of targets have used
+    (``statistics``) there are as many rows as there are shapes, however many jobs.
   - Questions and answers go through JSON and come back as they were: on a network file system it is the running master
     that is asked (jobtree.published).
 
@@ -16,6 +17,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
+from jobtree import statistics
 from jobtree.contents import failure_from_json, failure_of, failure_to_json
 from jobtree.events import ROOT_PARENT, State
 from jobtree.schema import FailureRow
@@ -235,6 +237,10 @@ class _Question(NamedTuple):
     from_json: Callable[[Any], Any]
 
 
+def _as_it_is(rows: Any) -> Any:
+    return rows
+
+
 def _asked_state(connection: sqlite3.Connection, state: int, after: int = 0, limit: int = 20) -> Any:
     return in_state(connection, State(state), after, limit)
 
@@ -243,6 +249,7 @@ _QUESTIONS: Mapping[str, _Question] = {
     "details": _Question(details, _details_to_json, _details_from_json),
     "children": _Question(children, _jobs_to_json, _jobs_from_json),
     "in_state": _Question(_asked_state, _jobs_to_json, _jobs_from_json),
+    "statistics": _Question(statistics.rows, _as_it_is, _as_it_is),
 }
 
 

@@ -21,6 +21,10 @@ _KINDS = {
     },
     "bundles": {"integer": "id shape size offset", "real": "created", "text": "name backend"},
     "removals": {"text": "path"},
+    "usage": {"integer": "shape", "real": "in_vain", "text": "measured"},
+    "workers": {
+        "integer": "bundle shape targets failures", "real": "created first last busy", "text": "host backend",
+    },
 }
 """The type of every column that the master reads and calculates with."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from jobtree.frames import Failure, Measures
+from jobtree.frames import Failure
+from jobtree.records import SCHEMA as RECORDS_SCHEMA
 from jobtree.values import SCHEMA as VALUES_SCHEMA
 
 SCHEMA = (
@@ -43,6 +44,7 @@ CREATE INDEX failed_in ON failures (bundle);
 CREATE TABLE removals (id INTEGER PRIMARY KEY, path TEXT NOT NULL);
 """
     + VALUES_SCHEMA
+    + RECORDS_SCHEMA
 )
 
 
@@ -91,34 +93,6 @@ class Shape(NamedTuple):
     memory: int
     cpu: float
     countable: str = ""
-
-
-class ShapeStats:
-    """What the targets of one shape have used so far."""
-
-    __slots__ = ("succeeded", "failures", "wall", "cpu_time", "wall_min", "wall_max", "memory_max")
-
-    def __init__(self, *row: Any) -> None:
-        self.succeeded: int = row[0]
-        self.failures: int = row[1]
-        self.wall: float = row[2]
-        self.cpu_time: float = row[3]
-        self.wall_min: Optional[float] = row[4]
-        self.wall_max: float = row[5]
-        self.memory_max: int = row[6]
-
-    def add(self, measures: Measures) -> None:
-        """One more target has succeeded."""
-        wall = measures.wall
-        self.succeeded += 1
-        self.wall += wall
-        self.cpu_time += measures.cpu
-        if self.wall_min is None or wall < self.wall_min:
-            self.wall_min = wall
-        if wall > self.wall_max:
-            self.wall_max = wall
-        if measures.memory > self.memory_max:
-            self.memory_max = measures.memory
 
 
 def memory_step(memory: int) -> int:

@@ -13,6 +13,11 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def storable(text: str) -> str:
+    """The text as SQLite takes it: file names may hold bytes that are no UTF-8, which Python keeps as surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str) -> str:
     """The same in one line."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")

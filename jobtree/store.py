@@ -33,7 +33,9 @@ from jobtree import database
 from jobtree.database import Translated
 from jobtree.errors import StorageError
 from jobtree.events import Changes, Job, State
-from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, ShapeStats, memory_step
+from jobtree.records import Records, ShapeStats, TargetRow, WorkerRow
+from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, memory_step
+from jobtree.shown import storable
 from jobtree.values import RESULT, Returned, Values
 
 _MOST_COMMITS = 400
@@ -105,15 +107,13 @@ class Store:
             self._dropped: list[str] = []
             self._shapes: dict[tuple[str, int, float, str], int] = {}
             self.shapes: dict[int, Shape] = {}
-            self.stats: dict[int, ShapeStats] = {}
+            self._records = Records(self._connection)
+            self.stats: dict[int, ShapeStats] = self._records.stats
             self.generation: int = 0
             self._carried_commits = 0
             self._carried_changes = 0
-            for row in execute(
-                "SELECT id, name, memory, cpu, countable, succeeded, failures, wall, cpu_time, wall_min, wall_max, "
-                "memory_max FROM shapes"
-            ):
-                self._know_shape(Shape(*row[:5]), ShapeStats(*row[5:]))
+            for row in execute("SELECT id, name, memory, cpu, countable FROM shapes"):
+                self._know_shape(Shape(*row))
 
     # -- transactions ------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class Store:
 
     def shape(self, name: str, memory: Optional[int], cpu: Optional[float], countable: str = "") -> int:
         """The number of the shape of a request, made if it is new."""
-        key = (_storable(name), memory_step(memory or 0), cpu or 0.0, countable)
+        key = (storable(name), memory_step(memory or 0), cpu or 0.0, countable)
         number = self._shapes.get(key)
         if number is None:
             with self._translated:
@@ -266,7 +266,8 @@ class Store:
                     "INSERT INTO shapes (name, memory, cpu, countable) VALUES (?, ?, ?, ?)", key
                 )
             number = int(cursor.lastrowid or 0)
-            self._know_shape(Shape(number, *key), ShapeStats(0, 0, 0.0, 0.0, None, 0.0, 0))
+            self._know_shape(Shape(number, *key))
+            self.stats[number] = ShapeStats()
         return number
 
     def write(
@@ -360,20 +361,18 @@ class Store:
                 "UPDATE jobs SET state = 0, tries = 0, losses = 0, alone = 0 WHERE state > 0 AND state = 3"
             )
 
-    def write_stats(self, shapes: Iterable[int]) -> None:
-        """Write down what the targets of these shapes used."""
-        rows = []
-        for shape in shapes:
-            s = self.stats[shape]
-            rows.append(
-                (s.succeeded, s.failures, s.wall, s.cpu_time, s.wall_min, s.wall_max, s.memory_max, shape)
-            )
+    def write_stats(
+        self,
+        shapes: Iterable[int],
+        targets: Sequence[TargetRow] = (),
+        workers: Sequence[tuple[WorkerRow, float, int]] = (),
+    ) -> None:
+        """Write down what the targets of these shapes used, and these attempts and workers that are over."""
         with self._translated:
-            self._connection.executemany(
-                "UPDATE shapes SET succeeded = ?, failures = ?, wall = ?, cpu_time = ?, wall_min = ?, wall_max = ?, "
-                "memory_max = ? WHERE id = ?",
-                rows,
-            )
+            self._records.write_shapes(shapes)
+            self._records.write_targets(targets)
+            if workers:
+                self._records.write_workers(workers)
 
     def ready(self, shape: int, after: int, limit: int) -> list[tuple[Job, bytes]]:
         """READY jobs of a shape with numbers above ``after``, oldest first, with their targets."""
@@ -412,9 +411,9 @@ class Store:
         with self._translated:
             self._connection.execute(
                 "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (row.job, row.attempt, _storable(row.name), f.kind, _storable(f.message), _storable(f.traceback),
-                 _storable(f.output), row.log and _storable(row.log), f.log_start, f.log_end,
-                 row.host and _storable(row.host), row.bundle and _storable(row.bundle), row.moment),
+                (row.job, row.attempt, storable(row.name), f.kind, storable(f.message), storable(f.traceback),
+                 storable(f.output), row.log and storable(row.log), f.log_start, f.log_end,
+                 row.host and storable(row.host), row.bundle and storable(row.bundle), row.moment),
             )  # fmt: skip
 
     def note_removals(self, paths: Sequence[str]) -> list[tuple[int, str]]:
@@ -431,10 +430,9 @@ class Store:
         with self._translated:
             self._connection.executemany("DELETE FROM removals WHERE id = ?", [(row,) for row in rows])
 
-    def _know_shape(self, shape: Shape, stats: ShapeStats) -> None:
+    def _know_shape(self, shape: Shape) -> None:
         self._shapes[(shape.name, shape.memory, shape.cpu, shape.countable)] = shape.id
         self.shapes[shape.id] = shape
-        self.stats[shape.id] = stats
 
 
 _STATES = tuple(State)
@@ -462,8 +460,3 @@ def _runs(jobs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
     if first >= 0:
         found.append((bundle, first, last))
     return found
-
-
-def _storable(text: str) -> str:
-    """A text that SQLite takes: file names may hold bytes that are no UTF-8, which Python keeps as surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -23,7 +23,7 @@ import os
 import sys
 from typing import NoReturn, Optional
 
-from jobtree import files, frames, tempdirs
+from jobtree import clock, files, frames, tempdirs
 from jobtree.attempt import Attempt
 from jobtree.errors import StorageError
 from jobtree.frames import BundleJob
@@ -66,7 +66,7 @@ def _run_job(place: Workplace, job: BundleJob) -> None:
     while next_job is not None:
         # One write takes the outcome of the target before along. First say "started", then look for the recall.
         log_start = place.log_size()
-        place.outcome.write(frames.STARTED, next_job.id, next_job.attempt, log_start)
+        place.outcome.write(frames.STARTED, next_job.id, next_job.attempt, log_start, clock.wall())
         place.outcome.flush()
         if place.is_recalled():
             place.outcome.write(frames.GAVE_BACK, next_job.id, next_job.attempt)

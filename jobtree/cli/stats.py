@@ -1,22 +1,27 @@
-"""jobTreeStats: time and memory by class of target."""
+"""jobTreeStats: what targets and workers have used, and what to do about it."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import snapshot
-from jobtree.cli import program
-from jobtree.contents import TargetClass
-from jobtree.errors import UsageError
+from jobtree import clock, files, snapshot, statistics
+from jobtree.advice import advice, overhead
+from jobtree.cli import program, stats_tables
+from jobtree.cli.stats_tables import FIELDS, SORTED_BY, Order, Row
+from jobtree.errors import JobTreeError, UsageError
+from jobtree.measured import CATEGORIES
+from jobtree.options import Settings
+from jobtree.paths import TreePaths
 from jobtree.quantities import format_duration, format_memory
 from jobtree.shown import one_line
+from jobtree.statistics import Statistics
 
 _NAME = "jobTreeStats"
-_HEADINGS = ("count", "failures", "wall", "mean", "min", "max", "cpu", "memory", "class")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -27,28 +32,94 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = program.parser(
         _NAME,
-        "Show what the targets that have succeeded have used, by class: how many there were and how many attempts "
-        "failed; wall time in all, on average, least and most; CPU time in all; most memory.",
-        "  jobTreeStats ./tree\n  jobTreeStats --jobTree ./tree --json --outputFile stats.json",
+        "Show what targets have used, by class, and their workers, by machine: time, CPU, waiting, memory. Targets that "
+        "succeeded are measured; attempts that failed are counted. It only looks, while a run goes on or after it.",
+        "  jobTreeStats ./tree --pretty\n"
+        "  jobTreeStats ./tree --categories memory --sortField max\n"
+        "  jobTreeStats --jobTree ./tree --json --outputFile stats.json",
     )
     program.add_tree(parser)
     parser.add_argument("--outputFile", metavar="FILE", help="write to a file")
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument(
+        "--pretty", "--human", action="store_true", help="times and sizes in words, not in seconds and bytes"
+    )
+    parser.add_argument(
+        "--categories",
+        metavar="LIST",
+        type=_categories,
+        default=CATEGORIES,
+        help=f"only these, of {','.join(CATEGORIES)}",
+    )
+    parser.add_argument(
+        "--sortCategory",
+        metavar="COLUMN",
+        choices=SORTED_BY,
+        default="time",
+        help=f"sort the classes by {', '.join(SORTED_BY)}, smallest first; default: time",
+    )
+    parser.add_argument(
+        "--sortField",
+        metavar="FIELD",
+        choices=FIELDS,
+        default="med",
+        help=f"by which field of it: {', '.join(FIELDS)}; default: med, the median",
+    )
+    parser.add_argument("--sortReverse", "--reverseSort", action="store_true", help="largest first")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    forms.add_argument("--csv", action="store_true", help="a line for each row, for spreadsheets")
+    forms.add_argument("--raw", action="store_true", help="XML, as the original had it")
+    parser.add_argument("--cache", action="store_true", help="no effect: what the original needed it for is fast")
     return parser
+
+
+def _categories(text: str) -> tuple[str, ...]:
+    given = tuple(name.strip() for name in text.split(","))
+    for name in given:
+        if name not in CATEGORIES:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} was given, and names of {', '.join(CATEGORIES)} are expected, with commas between"
+            )
+    return given
 
 
 def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     paths, _ = snapshot.find(program.tree_of(arguments))
     seen = snapshot.take(paths)
-    kinds = [kind for kind in seen.classes if kind.succeeded or kind.failures]
+    found = _statistics(paths)
+    order = Order(arguments.sortCategory, arguments.sortField, arguments.sortReverse)
+    rows = stats_tables.rows(found, order)
+    settings = _settings(paths)
     if arguments.json:
-        found = {"jobTree": seen.root, "state": seen.state, "classes": [_as_json(kind) for kind in kinds]}
-        text = json.dumps(found, indent=1)
+        text = json.dumps({"jobTree": seen.root, "state": seen.state, **_as_json(found, rows, settings)}, indent=1) + "\n"
+    elif arguments.csv:
+        text = stats_tables.as_csv(rows)
+    elif arguments.raw:
+        text = stats_tables.as_xml(rows, _about(settings))
     else:
-        text = _table(kinds) if kinds else f"No target of {one_line(seen.root)} has ended yet."
-    _write(arguments.outputFile, text + "\n")
+        head = [f"{one_line(seen.root)}: {seen.state}", *_summary(found, settings)]
+        if found.classes:
+            head += stats_tables.tables(rows, arguments.categories, order, arguments.pretty)
+            head += _what_to_do(found, settings)
+        text = "\n".join(head) + "\n"
+    _write(arguments.outputFile, text)
     return 0
+
+
+def _statistics(paths: TreePaths) -> Statistics:
+    try:
+        return statistics.made_of(snapshot.look(paths, "statistics"))
+    except sqlite3.Error as error:
+        raise snapshot.explained(paths, False, error) from error
+
+
+def _settings(paths: TreePaths) -> Settings:
+    """The options of the latest start; defaults where they are lost, because they only say what was meant."""
+    try:
+        return Settings.from_dict(files.read_json(paths.settings) or {})
+    except (JobTreeError, ValueError, TypeError, AttributeError):
+        return Settings()
 
 
 def _write(path: Optional[str], text: str) -> None:
@@ -62,42 +133,87 @@ def _write(path: Optional[str], text: str) -> None:
         raise UsageError(f"--outputFile {path} cannot be written: {error.strerror}.") from error
 
 
-def _as_json(kind: TargetClass) -> dict[str, Any]:
-    return {
-        "name": kind.name,
-        "count": kind.succeeded,
-        "failures": kind.failures,
-        "wall_total": kind.wall,
-        "wall_mean": _mean(kind),
-        "wall_min": kind.wall_min,
-        "wall_max": kind.wall_max if kind.succeeded else None,
-        "cpu_total": kind.cpu_time,
-        "memory_max": kind.memory_max,
-    }
-
-
-def _mean(kind: TargetClass) -> Optional[float]:
-    return kind.wall / kind.succeeded if kind.succeeded else None
-
-
-def _table(kinds: Iterable[TargetClass]) -> str:
-    """One line a class, the one with most time first. Names come last, because nothing bounds their length."""
-    rows = [_HEADINGS, *(_row(kind) for kind in sorted(kinds, key=lambda kind: (-kind.wall, kind.name)))]
-    widths = [max(map(len, column)) for column in zip(*rows)][:-1]
-    lines = ["  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]) for row in rows]
-    return "\n".join(lines)
-
-
-def _row(kind: TargetClass) -> tuple[str, ...]:
-    none = not kind.succeeded
-    return (
-        str(kind.succeeded),
-        str(kind.failures),
-        format_duration(kind.wall),
-        "-" if none else format_duration(kind.wall / kind.succeeded),
-        "-" if none else format_duration(kind.wall_min or 0.0),
-        "-" if none else format_duration(kind.wall_max),
-        format_duration(kind.cpu_time),
-        "-" if none else format_memory(kind.memory_max),
-        one_line(kind.name),
+def _summary(found: Statistics, settings: Settings) -> list[str]:
+    """What there is, in a few lines."""
+    if not found.classes:
+        return ["No target has ended yet."]
+    failures = sum(kind.failures for kind in found.classes)
+    lines = [
+        f"{_number(found.targets.count, 'target')} of {_number(len(found.classes), 'class', 'classes')}; "
+        f"{_number(failures, 'attempt')} failed",
+    ]
+    workers = found.workers
+    if workers.count:
+        first, last = min(h.first for h in found.hosts), max(h.last for h in found.hosts)
+        ended = sum(host.targets + host.failures for host in found.hosts)
+        lines.append(
+            f"{_number(workers.count, 'worker')} on {_number(len({h.name for h in found.hosts}), 'host')}, "
+            f"{ended / workers.count:.1f} targets each, from {clock.text(first)} to {clock.text(last)} "
+            f"({format_duration(last - first)})"
+        )
+    lines.append(
+        f"batch system {settings.batch_system}, default memory {format_memory(settings.default_memory)}, "
+        f"default cores {settings.default_cpu:g}"
     )
+    return lines
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _about(settings: Settings) -> dict[str, Any]:
+    """What the original says of a run in its raw data."""
+    return {
+        "batch_system": settings.batch_system, "job_time": settings.job_time,
+        "default_memory": settings.default_memory, "default_cpu": settings.default_cpu,
+        "max_cpus": settings.max_cpus, "max_threads": settings.max_threads,
+    }  # fmt: skip
+
+
+def _what_to_do(found: Statistics, settings: Settings) -> list[str]:
+    """Where the workers' time went, and the advice."""
+    lines = ["", "what to do about it"]
+    over = overhead(found)
+    if over is not None and over.workers:
+        shares = (over.targets / over.workers, over.in_vain / over.workers, over.between / over.workers)
+        lines.append(
+            "  of the workers' time {:.1%} was in targets that succeeded, {:.1%} in attempts that failed, {:.1%} between "
+            "targets; {:.1f} workers at a time".format(*shares, over.at_once)
+        )
+    given = advice(found, settings.default_memory, settings.default_cpu)
+    for one in given:
+        lines.append(f"  {one_line(one.name)}{' ' if one.name else ''}{one.text}")
+    return lines if given else [*lines, "  nothing: what was asked for fits what was used"]
+
+
+def _as_json(found: Statistics, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+    kinds = {kind.name: kind for kind in found.classes}
+    classes = []
+    for row in rows:
+        if row.kind == "class":
+            requests = [
+                {
+                    "memory": request.memory or None, "cpu": request.cpu or None, "countable": request.countable,
+                    "count": request.measured.count, "memory_max": request.measured.memory.most,
+                    "time_total": request.measured.time.total, "clock_total": request.measured.clock.total,
+                }
+                for request in kinds[row.name].requests
+            ]  # fmt: skip
+            classes.append({**stats_tables.as_json(row), "requests": requests})
+    by_kind = {row.kind: stats_tables.as_json(row) for row in rows}
+    measured = {row.name: stats_tables.as_json(row) for row in rows if row.kind == "host"}
+    hosts = [
+        {
+            **measured[f"{host.name} ({host.backend})"], "name": host.name, "backend": host.backend,
+            "targets": host.targets, "busy": host.busy, "queued_total": host.queued, "queued_max": host.queued_max,
+            "first": host.first, "last": host.last,
+        }
+        for host in found.hosts
+    ]  # fmt: skip
+    over = overhead(found)
+    return {
+        "classes": classes, "targets": by_kind["targets"], "hosts": hosts, "workers": by_kind["workers"],
+        "overhead": over._asdict() if over is not None else None,
+        "advice": [one._asdict() for one in advice(found, settings.default_memory, settings.default_cpu)],
+    }  # fmt: skip

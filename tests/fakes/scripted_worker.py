@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from jobtree import frames
+from jobtree import clock, frames
 from jobtree.frames import BundleJob, Failure, Measures, Packed
 from jobtree.paths import TreePaths, job_id
 
@@ -92,7 +92,7 @@ class ScriptedWorker:
         self.job = self.left.pop(0) if job is None else job
         self.values = dict(self.job.values)
         self._log_start = os.path.getsize(self.log)
-        self.write(frames.STARTED, self.job.id, self.job.attempt, self._log_start)
+        self.write(frames.STARTED, self.job.id, self.job.attempt, self._log_start, clock.wall())
         self.flush()
         return self.job
 

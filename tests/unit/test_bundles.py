@@ -90,9 +90,9 @@ def adopt(bundle: RunningBundle) -> Iterator[tuple[Any, list[ChildRow]]]:
 
 def test_file_is_read_while_it_grows_byte_by_byte(outcome: Path) -> None:
     bodies: list[tuple[Any, ...]] = [
-        (frames.STARTED, 1, 1, 0.5),
+        (frames.STARTED, 1, 1, 0, 0.5),
         (frames.SUCCEEDED, 1, 1, b"x" * 40),
-        (frames.STARTED, 2, 1, 0.6),
+        (frames.STARTED, 2, 1, 0, 0.6),
     ]
     data = b"".join(map(frames.encode, bodies))
     bundle = running(outcome)
@@ -200,10 +200,10 @@ def test_frames_before_a_damaged_one_are_not_lost(outcome: Path) -> None:
 
 def test_children_wait_for_their_outcome(outcome: Path) -> None:
     bundle = running(outcome)
-    started = frames.encode((frames.STARTED, 1, 1, 0.5))
+    started = frames.encode((frames.STARTED, 1, 1, 0, 0.5))
     outcome.write_bytes(started + chunk(1, 1, 3) + chunk(1, 4, 2))
 
-    assert [body for body, _ in adopt(bundle)] == [(frames.STARTED, 1, 1, 0.5)]
+    assert [body for body, _ in adopt(bundle)] == [(frames.STARTED, 1, 1, 0, 0.5)]
 
     assert bundle.offset == outcome.stat().st_size
     assert bundle.safe_offset == len(started)
@@ -215,11 +215,11 @@ def test_children_wait_for_their_outcome(outcome: Path) -> None:
 def test_safe_offset_never_passes_children_without_an_outcome(outcome: Path) -> None:
     """At every moment a new master that starts there finds the children of every outcome that is still to come."""
     parts = [
-        (frames.encode((frames.STARTED, 1, 1, 0.0)), None),
+        (frames.encode((frames.STARTED, 1, 1, 0, 0.0)), None),
         (chunk(1, 1, 2), None),
         (chunk(1, 3, 2), None),
         (frames.encode((frames.SUCCEEDED, 1, 1)), expected(1, 1, 2) + expected(1, 3, 2)),
-        (frames.encode((frames.STARTED, 2, 1, 0.0)), None),
+        (frames.encode((frames.STARTED, 2, 1, 0, 0.0)), None),
         (chunk(2, 5, 3), None),
         (frames.encode((frames.FAILED, 2, 1)), []),
         (chunk(3, 8, 1), None),
@@ -290,7 +290,7 @@ def test_outcome_without_children_has_none(outcome: Path) -> None:
 
 def test_value_file_waits_for_its_outcome(outcome: Path) -> None:
     bundle = running(outcome)
-    started = frames.encode((frames.STARTED, 1, 1, 0.5))
+    started = frames.encode((frames.STARTED, 1, 1, 0, 0.5))
     outcome.write_bytes(started + frames.encode((frames.VALUE_FILE, "values/0/17-1")))
 
     assert len(list(adopt(bundle))) == 1

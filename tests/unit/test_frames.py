@@ -237,7 +237,7 @@ def test_numbers_that_every_target_has_are_read_as_written(
     id: int, attempt: int, size: int, seconds: float, exact: bool
 ) -> None:
     """Packed as numbers where they fit, as a pickle where not."""
-    started = (frames.STARTED, id, attempt, size)
+    started = (frames.STARTED, id, attempt, size, seconds)
     succeeded = (frames.SUCCEEDED, id, attempt, (seconds, seconds, size, exact), *LEFT_NOTHING)
     data = frames.encode(started) + frames.encode(succeeded)
 
@@ -259,7 +259,7 @@ def test_an_outcome_that_leaves_something_is_read_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"s", b"d", b"s" * 20, b"s" * 22, b"d" * 37, b"d" * 39, b"d" * 138, b"q", b"r"]
+    "body", [b"s", b"d", b"s" * 28, b"s" * 30, b"d" * 37, b"d" * 39, b"d" * 138, b"q", b"r"]
 )
 def test_numbers_of_another_size_or_kind_are_damage(body: bytes) -> None:
     with pytest.raises(Damaged):
@@ -267,7 +267,7 @@ def test_numbers_of_another_size_or_kind_are_damage(body: bytes) -> None:
 
 
 def test_offsets_count_from_the_beginning_of_the_file() -> None:
-    first, second = frames.encode((frames.STARTED, 1, 1, 0)), frames.encode(("w", 1, 1, "text"))
+    first, second = frames.encode((frames.STARTED, 1, 1, 0, 0.0)), frames.encode(("w", 1, 1, "text"))
 
     found = frames.decode(second, 0, len(first))
 

@@ -581,7 +581,7 @@ def test_what_an_older_attempt_still_writes_counts_for_nothing(make_scene: MakeS
         outcome = open(scene.paths.outcome(1), "ab")  # noqa: SIM115  # the worker's descriptor, which outlives the name
         yield from scene.wait(2 * LEASE + 1)
         assert issued(scene)[-1] == f"{RUN}.2"
-        outcome.write(frames.encode((frames.STARTED, 1, 1, 0)))
+        outcome.write(frames.encode((frames.STARTED, 1, 1, 0, 0.0)))
         outcome.close()
         yield from scene.play_rest()
 

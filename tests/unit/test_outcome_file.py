@@ -36,7 +36,7 @@ def full(tmp_path: Path) -> OutcomeFile:
 
 
 def test_refused_frame_names_the_file_and_is_never_followed_by_another(full: OutcomeFile) -> None:
-    full.write(frames.STARTED, 1, 1, 0)
+    full.write(frames.STARTED, 1, 1, 0, 0.0)
     with pytest.raises(StorageError, match=r"outcome: No space left on device"):
         full.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), full._file._fd)  # there is room again

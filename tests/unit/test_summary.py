@@ -24,6 +24,7 @@ def store_of(tmp_path: Path, *classes: tuple[str, int, float, int, int]) -> Stor
             stats.failures = failures if asked else 0
             for _ in range(number // 2):
                 stats.add(Measures(wall, wall, memory * MIB, True))
+    store.write_stats(store.stats)
     store.commit()
     return store
 
