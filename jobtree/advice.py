@@ -8,8 +8,9 @@ How much memory to ask for
 
 How many cores to ask for
     The most CPU seconds per second that any target used over its whole run, rounded up to whole cores (a tenth of one
-    is within the error of the clocks), or to quarters of one for targets that wait much. A target that needs more for a
-    moment only runs longer.
+    is within the error of the clocks), or to quarters of one for targets that mostly wait. A target that needs more for
+    a moment only runs longer. On a machine that is busy with other things targets get less than they could use, and
+    nothing here can tell that from waiting; so it is said.
 
 Where the targets of a class asked for different amounts (computed from their input), it is the share of the request
 that was used that counts, the largest of all.
@@ -29,6 +30,7 @@ ENOUGH = 30
 _MARGIN, _MARGIN_OF_FEW = 1.25, 1.5
 LEAST_MARGIN = 64 << 20
 _CORES_ERROR = 0.1
+_MOSTLY_WAITS = 0.25
 
 _WORTH_IT = 0.75
 """A smaller request is proposed if it is at most this part of the present one."""
@@ -37,7 +39,7 @@ _CLOSE = 0.9
 _SHARE = 0.05
 """A loss of so much of all time is worth a line."""
 _LONG_ENOUGH = 1.0
-"""Seconds that all targets of a class must have taken together, for cores to be judged."""
+"""Seconds that all targets of a class must have taken together, or failed attempts, to be judged."""
 _SHORT = 0.1
 """Seconds: targets that take less are short."""
 
@@ -115,7 +117,7 @@ def recommended_memory(most: float, measured: int) -> int:
 
 def recommended_cores(most: float) -> float:
     """Cores to ask for, where that many were used at most."""
-    if most + _CORES_ERROR <= 0.75:
+    if most <= _MOSTLY_WAITS:
         return max(0.25, math.ceil((most + _CORES_ERROR) * 4) / 4)
     return max(1, math.ceil(most - _CORES_ERROR))
 
@@ -135,7 +137,7 @@ def _memory(kind: ClassUsage, default: int) -> Optional[Advice]:
     if not smaller and used <= requested * _CLOSE:
         return None
     factor = recommended / requested
-    text = f"{_asks([amount for amount, _ in asked], format_memory)} of memory and {_of(kind)} used "
+    text = f"{_asks(asked, 'memory', format_memory)} of memory and {_of(kind)} used "
     text += f"{format_memory(used)} at most" if len(asked) == 1 else f"{used / requested:.0%} of it at most"
     if kind.measured.inexact:
         text += " (or less: some were measured with all before them in their worker)"
@@ -170,11 +172,14 @@ def _cores(kind: ClassUsage, default: float) -> Optional[Advice]:
     larger = used > requested * 1.2 and recommended > requested
     if not larger and recommended > requested * _WORTH_IT:
         return None
-    cores = _asks([amount for amount, _ in asked], lambda amount: f"{amount:g}")
-    plural = "" if cores == "asks for 1" else "s"
-    text = f"{cores} core{plural} and {_of(kind)} used {used:.1f} at most, {on_average:.1f} on average: ask for "
+    cores = _asks(asked, "cpu", lambda amount: f"{amount:g}")
+    plural = "" if cores.endswith(" 1") else "s"
+    text = (
+        f"{cores} core{plural} and {_of(kind)} used {used:.1f} at most, {on_average:.1f} on average: ask for "
+    )
     text += f"cpu={recommended:g}" if len(asked) == 1 else f"{recommended / requested:.2g} times that"
     text += ", or it takes those of others" if larger else ""
+    text += ", unless the machine was busy with other things" if recommended < 1 else ""
     weight = 1.0 if larger else 1 - recommended / requested
     return Advice(CORES, kind.name, requested, used, recommended, weight, text)
 
@@ -187,7 +192,7 @@ def _cores_on_average(measured: Measured) -> float:
 
 
 def _in_vain(kind: ClassUsage, of_all: float) -> Iterator[Advice]:
-    if kind.in_vain <= _SHARE * of_all:
+    if kind.in_vain <= max(_SHARE * of_all, _LONG_ENOUGH):
         return
     share = kind.in_vain / of_all
     attempts = f"{kind.failures} attempts" if kind.failures != 1 else "an attempt"
@@ -228,8 +233,11 @@ def _with_targets(kind: ClassUsage) -> list[RequestUsage]:
     return [request for request in kind.requests if request.measured.count]
 
 
-def _asks(amounts: Sequence[float], shown: Callable[[float], str]) -> str:
+def _asks(asked: Sequence[tuple[float, RequestUsage]], what: str, shown: Callable[[float], str]) -> str:
+    amounts = [amount for amount, _ in asked]
     least, most = shown(min(amounts)), shown(max(amounts))
+    if not any(getattr(request, what) for _, request in asked):
+        return f"gets the default of {most}"
     return f"asks for {most}" if least == most else f"asks for {least} to {most}"
 
 

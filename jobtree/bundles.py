@@ -223,9 +223,9 @@ class RunningBundle:
     """
 
     __slots__ = (
-        "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed", "finished", "heard",
-        "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled", "shape",
-        "size", "started_any", "supervised", "value_files", "work",
+        "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed",
+        "finished", "heard", "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled",
+        "shape", "size", "started_any", "supervised", "value_files", "work",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:

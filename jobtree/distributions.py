@@ -27,9 +27,12 @@ _FIRST_BITS = 3 if sys.byteorder == "little" else 0
 
 
 class Distribution:
-    """The distribution of numbers that are not below zero. least is None while there are none."""
+    """The distribution of numbers that are not below zero. least is None while there are none.
 
-    __slots__ = ("buckets", "count", "least", "most", "total")
+    true_median: where somebody who has all the numbers has told it; it is not stored.
+    """
+
+    __slots__ = ("buckets", "count", "least", "most", "total", "true_median")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Distribution:
         self.least = least
         self.most = most
         self.buckets: Counter[int] = Counter(buckets)
+        self.true_median: Optional[float] = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Distribution) and self.to_json() == other.to_json()
@@ -79,8 +83,8 @@ class Distribution:
 
     @property
     def median(self) -> Optional[float]:
-        """Within ``PRECISION``; None if there is nothing."""
-        return self.quantile(0.5)
+        """Within ``PRECISION``, if the true one is not known; None if there is nothing."""
+        return self.quantile(0.5) if self.true_median is None else self.true_median
 
     def quantile(self, share: float) -> Optional[float]:
         """The number that so large a share of all numbers does not pass, within ``PRECISION``; None for none."""

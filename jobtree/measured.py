@@ -1,9 +1,9 @@
 """What many targets, or many workers, were measured to use: time, CPU, waiting and memory, each as a distribution.
 
-    time     seconds of wall clock
-    clock    seconds of CPU, of the process and of the children that it has waited for (the original's word)
-    wait     the difference, where it is above zero: seconds in which nothing was computed
-    memory   the largest resident set, in bytes
+time     seconds of wall clock
+clock    seconds of CPU, of the process and of the children that it has waited for (the original's word)
+wait     the difference, where it is above zero: seconds in which nothing was computed
+memory   the largest resident set, in bytes
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "Start a new log file when the old one gets too big.", dest="logRotating"),
     Option("--jobTree", "job_tree", None, PATH, CORE,
            "The job tree's directory; one that exists is continued."),
-    Option("--stats", "stats", False, FLAG, CORE, "Record times and memory for jobTreeStats."),
+    Option("--stats", "stats", False, FLAG, CORE, "Record each target for jobTreeStats: where, when, what it used."),
     Option("--durable", "durable", "full", DURABLE, CORE,
            "Sync the tree and targets' files (full), or only the tree."),
     Option("--batchSystem", "batch_system", "singleMachine", TEXT, BATCH_SYSTEM,

@@ -314,7 +314,9 @@ class Packer:
         header = self._header(number, len(rows), memory, cpu, limit, known.countable)
         bundles.write_bundle(self._paths, header, self._bundle_jobs(rows, cpu, values))
         self._store.write(self._tree.take_changes(), self._tree.counts)
-        self._store.new_bundle(BundleRow(number, name, self.backend, shape, len(rows), 0, bundle.created, None))
+        self._store.new_bundle(
+            BundleRow(number, name, self.backend, shape, len(rows), 0, bundle.created, None)
+        )
         self._running[name] = bundle
         self.bundler.issued(known.name)
         return self._submission(

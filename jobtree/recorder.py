@@ -77,7 +77,17 @@ class Recorder:
         wall, cpu, memory, _ = measures
         self._targets.append(
             TargetRow(
-                job.id, job.attempt, job.step, job.parent, 0 if parent is None else parent.step, job.shape, bundle.id,
-                bundle.work.began, wall, cpu, memory, failed,
+                job.id,
+                job.attempt,
+                job.step,
+                job.parent,
+                0 if parent is None else parent.step,
+                job.shape,
+                bundle.id,
+                bundle.work.began,
+                wall,
+                cpu,
+                memory,
+                failed,
             )  # fmt: skip
         )

@@ -219,7 +219,9 @@ class Records:
             key = (worker.host, worker.backend)
             host = self._hosts.get(key)
             if host is None:
-                host = self._hosts[key] = HostUsage(0, 0, 0.0, 0.0, 0.0, worker.first, worker.last, Measured())
+                host = self._hosts[key] = HostUsage(
+                    0, 0, 0.0, 0.0, 0.0, worker.first, worker.last, Measured()
+                )
             host.add(worker, cpu, memory)
             changed[key] = host
             if self._detailed or worker.bundle % self._every == 0:

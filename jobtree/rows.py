@@ -23,7 +23,9 @@ _KINDS = {
     "removals": {"text": "path"},
     "usage": {"integer": "shape", "real": "in_vain", "text": "measured"},
     "workers": {
-        "integer": "bundle shape targets failures", "real": "created first last busy", "text": "host backend",
+        "integer": "bundle shape targets failures",
+        "real": "created first last busy",
+        "text": "host backend",
     },
 }
 """The type of every column that the master reads and calculates with."""
@@ -65,6 +67,10 @@ WRONG = {
     "a job that is not in the bundle that it should be in": """
         SELECT jobs.id, state, bundle FROM jobs LEFT JOIN bundles ON jobs.bundle = bundles.id
         WHERE (state = 1) != (bundle > 0) OR (state = 1 AND bundles.id IS NULL)""",
+    "more records of targets of a shape that succeeded than there were": """
+        SELECT shape, n, succeeded FROM (SELECT shape, count(*) AS n FROM targets WHERE failed IS NULL GROUP BY shape)
+            LEFT JOIN shapes ON shapes.id = shape
+        WHERE n > coalesce(succeeded, 0)""",
     "a mention by nobody": """
         SELECT holder, token FROM mentions WHERE holder != 0
         AND holder NOT IN (SELECT id FROM jobs) AND holder NOT IN (SELECT token FROM promised)""",

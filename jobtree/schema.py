@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from jobtree.frames import Failure
 from jobtree.records import SCHEMA as RECORDS_SCHEMA

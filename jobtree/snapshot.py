@@ -144,6 +144,22 @@ def look(paths: TreePaths, question: str, **asked: int) -> Any:
     )
 
 
+def query(paths: TreePaths, ask: Callable[[sqlite3.Connection], _Read]) -> _Read:
+    """What somebody reads of the database in one transaction, however long that takes.
+
+    Raises StorageError, and AnotherMaster where a running master has the database for itself.
+    """
+
+    def at_one_moment(connection: sqlite3.Connection) -> _Read:
+        connection.execute("BEGIN")
+        try:
+            return ask(connection)
+        finally:
+            connection.execute("COMMIT")
+
+    return _reading(paths, lock.is_held(paths), at_one_moment)
+
+
 def running(paths: TreePaths) -> Optional[tuple[RunningJob, ...]]:
     """What is running, asked of the master; None if none runs the tree, or it does not answer."""
     return published.running(paths, _NAME, _ANSWER_SECONDS) if lock.is_held(paths) else None

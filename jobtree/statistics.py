@@ -7,7 +7,7 @@ JSON. ``jobtree.records`` says what they hold. There are as many as there are sh
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from jobtree.measured import Measured, together
@@ -75,10 +75,11 @@ class HostUsage(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """All of it."""
+    """All of it. detailed: whether there are records of single targets (``jobtree.details``)."""
 
     classes: tuple[ClassUsage, ...]
     hosts: tuple[HostUsage, ...]
+    detailed: bool = False
 
     @property
     def targets(self) -> Measured:
@@ -91,25 +92,27 @@ class Statistics(NamedTuple):
         return together(host.measured for host in self.hosts)
 
 
-def rows(connection: sqlite3.Connection) -> dict[str, list[Any]]:
+def rows(connection: sqlite3.Connection) -> dict[str, Any]:
     """Everything, as JSON takes it. Raises sqlite3.Error."""
     return {
+        "detailed": connection.execute("SELECT 1 FROM targets LIMIT 1").fetchone() is not None,
         "shapes": [list(row) for row in connection.execute(_SHAPES)],
         "hosts": [list(row) for row in connection.execute(_HOSTS)],
     }
 
 
-def made_of(stored: Mapping[str, Sequence[Sequence[Any]]]) -> Statistics:
+def made_of(stored: Mapping[str, Any]) -> Statistics:
     """What the rows say. Raises sqlite3.DatabaseError for what makes no sense."""
     classes: dict[str, list[RequestUsage]] = {}
     for name, *asked, measured in stored["shapes"]:
-        classes.setdefault(name, []).append(RequestUsage(*asked, _measured(measured)))
+        classes.setdefault(name, []).append(RequestUsage(*[*asked, _measured(measured)]))
     return Statistics(
         tuple(
             ClassUsage(name, tuple(requests), together(request.measured for request in requests))
             for name, requests in classes.items()
         ),
-        tuple(HostUsage(*host, measured_of(measured)) for *host, measured in stored["hosts"]),
+        tuple(HostUsage(*[*host, measured_of(measured)]) for *host, measured in stored["hosts"]),
+        bool(stored["detailed"]),
     )
 
 

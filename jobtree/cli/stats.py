@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import clock, files, snapshot, statistics
+from jobtree import clock, files, snapshot, statistics, timeline
 from jobtree.advice import advice, overhead
-from jobtree.cli import program, stats_tables
+from jobtree.cli import program, stats_details, stats_plot, stats_tables
+from jobtree.cli.stats_plot import Picture
 from jobtree.cli.stats_tables import FIELDS, SORTED_BY, Order, Row
 from jobtree.errors import JobTreeError, UsageError
 from jobtree.measured import CATEGORIES
@@ -23,6 +25,10 @@ from jobtree.statistics import Statistics
 
 _NAME = "jobTreeStats"
 
+_WORTH_A_LINE = 0.01
+_MOST_ADVICE = 12
+"""What concerns less of the time than that is shown to programs only, and so is what is beyond so many lines."""
+
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns its exit status."""
@@ -32,44 +38,55 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = program.parser(
         _NAME,
-        "Show what targets have used, by class, and their workers, by machine: time, CPU, waiting, memory. Targets that "
-        "succeeded are measured; attempts that failed are counted. It only looks, while a run goes on or after it.",
+        "Show what targets have used, by class, and their workers, by machine: time, CPU, waiting, memory. "
+        "Targets that succeeded are measured; attempts that failed are counted. It only looks, while a "
+        "run goes on or after it.",
         "  jobTreeStats ./tree --pretty\n"
         "  jobTreeStats ./tree --categories memory --sortField max\n"
         "  jobTreeStats --jobTree ./tree --json --outputFile stats.json",
     )
     program.add_tree(parser)
     parser.add_argument("--outputFile", metavar="FILE", help="write to a file")
-    parser.add_argument(
+    shown = parser.add_argument_group("what is shown, and how")
+    shown.add_argument(
         "--pretty", "--human", action="store_true", help="times and sizes in words, not in seconds and bytes"
     )
-    parser.add_argument(
+    shown.add_argument(
         "--categories",
         metavar="LIST",
         type=_categories,
         default=CATEGORIES,
         help=f"only these, of {','.join(CATEGORIES)}",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--sortCategory",
         metavar="COLUMN",
         choices=SORTED_BY,
         default="time",
         help=f"sort the classes by {', '.join(SORTED_BY)}, smallest first; default: time",
     )
-    parser.add_argument(
+    shown.add_argument(
         "--sortField",
         metavar="FIELD",
         choices=FIELDS,
         default="med",
         help=f"by which field of it: {', '.join(FIELDS)}; default: med, the median",
     )
-    parser.add_argument("--sortReverse", "--reverseSort", action="store_true", help="largest first")
-    forms = parser.add_mutually_exclusive_group()
+    shown.add_argument("--sortReverse", "--reverseSort", action="store_true", help="largest first")
+    shown.add_argument("--cache", action="store_true", help="no effect: it is fast without")
+    others = parser.add_argument_group("for programs, and as a picture")
+    others.add_argument(
+        "--plot", metavar="FILE", help="draw when what ran, and memory by class: FILE.svg, .png or .pdf"
+    )
+    others.add_argument(
+        "--targets",
+        action="store_true",
+        help="a line of CSV (with --json: an object) for each target, of a run with --stats",
+    )
+    forms = others.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="one JSON object, for programs")
     forms.add_argument("--csv", action="store_true", help="a line for each row, for spreadsheets")
     forms.add_argument("--raw", action="store_true", help="XML, as the original had it")
-    parser.add_argument("--cache", action="store_true", help="no effect: what the original needed it for is fast")
     return parser
 
 
@@ -86,13 +103,24 @@ def _categories(text: str) -> tuple[str, ...]:
 def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     paths, _ = snapshot.find(program.tree_of(arguments))
+    if arguments.targets:
+        _write(arguments.outputFile, stats_details.lines(paths, arguments.json))
+        return 0
+    if arguments.plot is not None:
+        stats_plot.check(arguments.plot)
     seen = snapshot.take(paths)
     found = _statistics(paths)
+    settings = _settings(paths)
+    if arguments.plot is not None:
+        ran = snapshot.query(paths, timeline.read)
+        picture = Picture(f"{os.path.basename(seen.root)}: {seen.state}", found, ran, settings.default_memory)
+        stats_plot.draw(arguments.plot, picture)
     order = Order(arguments.sortCategory, arguments.sortField, arguments.sortReverse)
     rows = stats_tables.rows(found, order)
-    settings = _settings(paths)
+    detailed = stats_details.read(paths, rows) if found.detailed else stats_details.NONE
     if arguments.json:
-        text = json.dumps({"jobTree": seen.root, "state": seen.state, **_as_json(found, rows, settings)}, indent=1) + "\n"
+        value = {"jobTree": seen.root, "state": seen.state, **_as_json(found, rows, settings)}
+        text = json.dumps({**value, **detailed.as_json()}, indent=1) + "\n"
     elif arguments.csv:
         text = stats_tables.as_csv(rows)
     elif arguments.raw:
@@ -101,7 +129,7 @@ def _command(argv: Sequence[str]) -> int:
         head = [f"{one_line(seen.root)}: {seen.state}", *_summary(found, settings)]
         if found.classes:
             head += stats_tables.tables(rows, arguments.categories, order, arguments.pretty)
-            head += _what_to_do(found, settings)
+            head += [detailed.about_medians, *_what_to_do(found, settings), "", *detailed.critical_path()]
         text = "\n".join(head) + "\n"
     _write(arguments.outputFile, text)
     return 0
@@ -177,13 +205,17 @@ def _what_to_do(found: Statistics, settings: Settings) -> list[str]:
     over = overhead(found)
     if over is not None and over.workers:
         shares = (over.targets / over.workers, over.in_vain / over.workers, over.between / over.workers)
-        lines.append(
-            "  of the workers' time {:.1%} was in targets that succeeded, {:.1%} in attempts that failed, {:.1%} between "
-            "targets; {:.1f} workers at a time".format(*shares, over.at_once)
+        text = (
+            "of the workers' time {:.1%} was in targets that succeeded, {:.1%} in attempts that failed, {:.1%} "
+            "between targets; {:.1f} workers at a time"
         )
+        lines += stats_tables.wrapped(text.format(*shares, over.at_once))
     given = advice(found, settings.default_memory, settings.default_cpu)
-    for one in given:
-        lines.append(f"  {one_line(one.name)}{' ' if one.name else ''}{one.text}")
+    shown = [one for one in given if one.weight >= _WORTH_A_LINE][:_MOST_ADVICE]
+    for one in shown:
+        lines += stats_tables.wrapped(f"{one_line(one.name)} {one.text}".lstrip())
+    if len(given) > len(shown):
+        lines.append(f"  and {_number(len(given) - len(shown), 'thing')} that matter less (--json)")
     return lines if given else [*lines, "  nothing: what was asked for fits what was used"]
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from jobtree.distributions import PRECISION, Distribution
+from jobtree.distributions import Distribution
 from jobtree.measured import CATEGORIES, Measured
 from jobtree.quantities import format_duration, format_memory
 from jobtree.shown import one_line
@@ -101,7 +102,7 @@ def tables(lines: Sequence[Row], categories: Iterable[str], order: Order, pretty
     for category in categories:
         unit = "" if pretty else f", in {_UNITS[category]}"
         found += ["", f"{_TITLES[category]}{unit}", *_table(_shown(lines), category, order, pretty)]
-    return [*found, f"med, the median, is within {PRECISION:.0%} of the true one."]
+    return found
 
 
 def _shown(lines: Sequence[Row]) -> list[Row]:
@@ -119,7 +120,8 @@ def _table(lines: Sequence[Row], category: str, order: Order, pretty: bool) -> l
     cells = [heads, *(_cells(row, category, pretty) for row in lines)]
     widths = [max(map(len, column)) for column in zip(*cells)][:-1]
     return [
-        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip() for row in cells
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip()
+        for row in cells
     ]
 
 
@@ -129,6 +131,14 @@ def _cells(row: Row, category: str, pretty: bool) -> list[str]:
     failures = "-" if row.in_vain is None and not row.failures else str(row.failures)
     name = one_line(row.name)
     return [str(row.measured.count), failures, *("-" if n is None else write(n) for n in numbers), name]
+
+
+def wrapped(text: str, indent: str = "  ") -> list[str]:
+    """A sentence in lines that fit a window."""
+    return textwrap.wrap(
+        text, 100, initial_indent=indent, subsequent_indent=f"{indent}    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def seconds(number: Number) -> str:

@@ -118,7 +118,7 @@ class Work:
         """Start it, or continue it."""
         # Killed workers are losses, and more of them than anybody would have are no reason to give a job up.
         command = [sys.executable, *self.command(), "--jobTree", str(self.tree)]
-        command += ["--maxThreads", "2", "--retryCount", "1", "--maxLost", "1000"]
+        command += ["--maxThreads", "2", "--retryCount", "1", "--maxLost", "1000", "--stats"]
         with self.log.open("ab") as file:
             return subprocess.Popen(
                 command, stdout=file, stderr=file, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -129,6 +129,9 @@ class Work:
         token = token_of(self.tree)
         assert token is not None
         self.check()
+        recorded, succeeded = self.targets_recorded()
+        if recorded != succeeded:
+            raise WrongEnd(f"{recorded} targets that succeeded are recorded, and {succeeded} are counted")
         left = leftovers(self.tree, token)
         if left:
             raise WrongEnd(f"left behind: {left}")
@@ -142,10 +145,20 @@ class Work:
 
     def jobs_done(self) -> int:
         """How many jobs the tree says are done."""
+        return self._number("SELECT sum(done) FROM shapes")
+
+    def targets_recorded(self) -> tuple[int, int]:
+        """How many targets have a record of their own that they succeeded, and how many are counted."""
+        return (
+            self._number("SELECT count(*) FROM targets WHERE failed IS NULL"),
+            self._number("SELECT sum(succeeded) FROM shapes"),
+        )
+
+    def _number(self, query: str) -> int:
         connection = sqlite3.connect(f"file:{self.tree / 'tree.sqlite'}?mode=ro", uri=True)
         try:
-            done: int = connection.execute("SELECT sum(done) FROM shapes").fetchone()[0]
-            return done
+            number: int = connection.execute(query).fetchone()[0]
+            return number
         finally:
             connection.close()
 

@@ -543,3 +543,20 @@ def test_stats(ended_tree: str, here: Bench, capsys: pytest.CaptureFixture[str])
     assert host["first"] <= host["last"]
     assert out == ""
     assert "--outputFile no/such/file cannot be written" in err
+
+
+def test_stats_of_single_targets(here: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    here.write("script.py", script("pass"))
+    began = time.time()
+    here.run("script.py", "--jobTree", "tree", "--stats").succeeded()
+
+    assert stats.main(["tree", "--json"]) == 0
+    path = json.loads(capsys.readouterr().out)["critical_path"]
+    assert stats.main(["tree", "--targets", "--json"]) == 0
+    targets = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    names = [target["name"] for target in targets]
+    assert sorted(names) == ["script.child"] * 3 + ["script.note", "script.root"]
+    assert {target["host"] for target in targets} == {HOST}
+    assert all(began - 1 <= target["began"] <= time.time() + 1 for target in targets)
+    assert [target["name"] for target in path["targets"]] == ["script.root", "script.child", "script.note"]

@@ -62,7 +62,10 @@ def test_targets_of_one_class_count_together_and_by_what_they_asked_for(built: B
 
     (kind,) = seen(built).classes
     assert (kind.name, kind.measured.count, kind.measured.time.total) == ("some.Child", 3, 9.0)
-    assert [(r.memory, r.cpu, r.measured.count) for r in kind.requests] == [(1 << 30, 2.0, 1), (1 << 31, 2.0, 2)]
+    assert [(r.memory, r.cpu, r.measured.count) for r in kind.requests] == [
+        (1 << 30, 2.0, 1),
+        (1 << 31, 2.0, 2),
+    ]
     assert kind.measured.memory.most == 1 << 30
 
 

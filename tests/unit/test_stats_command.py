@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from jobtree import snapshot
 from jobtree.cli import stats
+from jobtree.errors import AnotherMaster
 from jobtree.frames import Measures
 from jobtree.options import Settings
-from jobtree.records import WorkerRow
+from jobtree.records import TargetRow, WorkerRow
 from tests.unit.test_snapshot import Built
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -107,11 +109,14 @@ count  failures       min       med      ave      max    total
 med, the median, is within 3% of the true one.
 
 what to do about it
-  of the workers' time 98.9% was in targets that succeeded, 0.1% in attempts that failed, 1.0% between targets; 1.5 workers at a time
-  reads.Align asks for 8.0 GiB of memory and each of 5 targets used 1.0 GiB at most: ask for memory="1664M", and 4.9 times as many fit into the same memory
+  of the workers' time 98.9% was in targets that succeeded, 0.1% in attempts that failed, 1.0%
+      between targets; 1.5 workers at a time
+  reads.Align asks for 8.0 GiB of memory and each of 5 targets used 1.0 GiB at most: ask for
+      memory="1664M", and 4.9 times as many fit into the same memory
   reads.Align asks for 4 cores and each of 5 targets used 0.8 at most, 0.8 on average: ask for cpu=1
-  reads.merge asks for 2.0 GiB of memory and each of 2 targets used 40.0 MiB at most: ask for memory="104M", and 20 times as many fit into the same memory
-  reads.merge asks for 2 cores and each of 2 targets used 0.2 at most, 0.2 on average: ask for cpu=0.5
+  and 2 things that matter less (--json)
+
+critical path: start the run with --stats to have it recorded which target waited for which
 """
 
 PRETTY = """\
@@ -223,7 +228,10 @@ def test_only_failures_have_no_numbers(built: Built, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--categories", "time,space"], "'space' was given, and names of time, clock, wait, memory are expected"),
+        (
+            ["--categories", "time,space"],
+            "'space' was given, and names of time, clock, wait, memory are expected",
+        ),
         (["--sortField", "middle"], "invalid choice: 'middle'"),
         (["--json", "--csv"], "not allowed with argument"),
         (["--outputFile", "no/such/file"], "--outputFile no/such/file cannot be written"),
@@ -243,3 +251,100 @@ def test_settings_that_are_lost_do_not_matter(
     Path(built.paths.settings).write_text("[]")
 
     assert "batch system singleMachine" in said(capsys, run)
+
+
+# -- single targets ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def detailed(built: Built) -> str:
+    """A run with --stats: two targets below the first one, and its follow-on; returns its directory."""
+    shapes = [built.store.shape(name, 0, 0.0) for name in ("some.Root", "some.Child", "some.Last")]
+    plan = [
+        (1, 1, 0, 0, 0, 0, 0.0, 1.0, None), (11, 1, 0, 1, 0, 1, 1.0, 2.0, None),
+        (12, 1, 0, 1, 0, 1, 1.5, 1.0, "memory"), (12, 2, 0, 1, 0, 1, 3.0, 6.0, None),
+        (1, 2, 1, 0, 0, 2, 10.0, 0.5, None),
+    ]  # fmt: skip
+    rows = []
+    for job, attempt, step, parent, parent_step, kind, began, wall, failed in plan:
+        rows.append(
+            TargetRow(
+                job, attempt, step, parent, parent_step, shapes[kind], 7, began, wall, wall / 2, MIB, failed
+            )
+        )
+        if failed is None:
+            built.store.stats[shapes[kind]].add(Measures(wall, wall / 2, MIB, True))
+        else:
+            built.store.stats[shapes[kind]].failures += 1
+    worker = WorkerRow(7, "node\x1b1", "slurm", shapes[1], 0.0, 0.0, 10.5, 4, 1, 10.5)
+    built.store.write_stats(built.store.stats, rows, [(worker, 5.0, MIB)])
+    built.commit(ended="complete")
+    return built.paths.root
+
+
+CRITICAL_PATH = """
+critical path: 3 targets, each of which had to wait for the one before; they took 7.50s of 10.5s,
+    and 3.00s went by between them, waiting for a place
+   80.0%  6.00s in 1 of some.Child
+   13.3%  1.00s in 1 of some.Root
+    6.7%  0.50s in 1 of some.Last
+"""
+
+
+def test_the_critical_path(detailed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, detailed)
+
+    assert text.endswith(CRITICAL_PATH)
+    assert "med is the median." in text
+
+
+def test_the_critical_path_for_programs(detailed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, detailed)
+
+    path = found["critical_path"]
+    assert found["median_exact"] is True
+    assert (path["working"], path["waiting"]) == (7.5, 3.0)
+    assert [(step["job"], step["attempt"], step["name"]) for step in path["targets"]] == [
+        ("0-1", 1, "some.Root"), ("0-12", 2, "some.Child"), ("0-1", 2, "some.Last"),
+    ]  # fmt: skip
+    (child,) = [kind for kind in found["classes"] if kind["name"] == "some.Child"]
+    assert child["time"]["median"] == 2.0
+
+
+def test_without_records_it_is_said_how_to_get_them(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "critical path: start the run with --stats" in said(capsys, run)
+    assert as_json(capsys, run)["critical_path"] is None
+    for form in ([], ["--json"]):
+        assert stats.main([run, "--targets", *form]) == 2
+        assert "has no records of single targets: start the run with --stats" in capsys.readouterr().err
+
+
+def test_a_line_for_each_target(detailed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, detailed, "--targets").splitlines()
+
+    assert lines[0] == "job,attempt,step,name,host,began,wall,cpu,memory,failed"
+    assert lines[1:] == [
+        "0-1,1,0,some.Root,node\\x1b1,0.0,1.0,0.5,1048576,",
+        "0-1,2,1,some.Last,node\\x1b1,10.0,0.5,0.25,1048576,",
+        "0-11,1,0,some.Child,node\\x1b1,1.0,2.0,1.0,1048576,",
+        "0-12,1,0,some.Child,node\\x1b1,1.5,1.0,0.5,1048576,memory",
+        "0-12,2,0,some.Child,node\\x1b1,3.0,6.0,3.0,1048576,",
+    ]
+    objects = [json.loads(line) for line in said(capsys, detailed, "--targets", "--json").splitlines()]
+    assert [(one["job"], one["failed"]) for one in objects] == [
+        ("0-1", None), ("0-1", None), ("0-11", None), ("0-12", "memory"), ("0-12", None),
+    ]  # fmt: skip
+
+
+def test_on_a_network_file_system_single_targets_wait_for_the_end_of_the_run(
+    detailed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise AnotherMaster("a master has it for itself")
+
+    monkeypatch.setattr(snapshot, "query", refuse)
+
+    text = said(capsys, detailed)
+    assert "critical path: on a network file system it can be told when the run has ended" in text
+    assert "is within 3% of the true one" in text
+    assert stats.main([detailed, "--targets"]) == AnotherMaster.exit_status

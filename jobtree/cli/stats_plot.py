@@ -1,0 +1,199 @@
+"""jobTreeStats --plot: a timeline of what ran where, and how much memory each class used, as SVG, PNG or PDF.
+
+matplotlib draws it; without it everything else works. Names come from outside: they are escaped as on a terminal, and
+never taken for formulas ("$...$") or for instructions to a legend (a leading "_"), so the axis of the classes is the
+legend.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jobtree import clock
+from jobtree.distributions import edges
+from jobtree.errors import UsageError
+from jobtree.quantities import format_duration, format_memory
+from jobtree.shown import one_line
+from jobtree.statistics import ClassUsage, Statistics
+from jobtree.timeline import Timeline
+
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#7d5ba6")
+"""Okabe and Ito's, which the colour-blind can tell apart too, and one more."""
+_OTHER = "#a8a8a8"
+_FAILED = "#000000"
+_INK = "#333333"
+
+_MOST_CLASSES = 16
+_MOST_LABELS = 30
+_LONGEST_NAME = 48
+_AT_LEAST = 1.01
+"""A bar is as wide as from one number to this many times it, at least."""
+_SUFFIXES = (".svg", ".png", ".pdf")
+
+_STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "jobtree", "text.parse_math": False, "text.usetex": False, "font.size": 9,
+    "axes.edgecolor": "#999999", "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
+}  # fmt: skip
+
+
+class Picture(NamedTuple):
+    """What is drawn. title: of the whole; default_memory: bytes of targets that did not ask."""
+
+    title: str
+    statistics: Statistics
+    timeline: Timeline
+    default_memory: int
+
+
+def check(path: str) -> None:
+    """Raise UsageError if nothing can be drawn into such a file, before anything else is done."""
+    if os.path.splitext(path)[1].lower() not in _SUFFIXES:
+        raise UsageError(f"--plot {path}: a name that ends in {', '.join(_SUFFIXES)} is expected.")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"--plot needs matplotlib, which cannot be imported ({error}). Install it: pip install 'jobtree[plot]'"
+        ) from error
+
+
+def draw(path: str, picture: Picture) -> None:
+    """Draw it into a file. Raises UsageError."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    kinds = sorted(picture.statistics.classes, key=lambda kind: (-kind.measured.time.total, kind.name))
+    kinds = [kind for kind in kinds if kind.measured.count][:_MOST_CLASSES]
+    colours = {kind.name: colour for kind, colour in zip(kinds, _COLOURS)}
+    lanes = _lanes(picture.timeline)
+    upper, lower = min(7.0, 1.2 + 0.22 * len(lanes)), 0.8 + 0.34 * max(2, len(kinds))
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, upper + lower + 0.5), layout="constrained")
+        above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [upper, lower]})
+        figure.suptitle(one_line(picture.title), x=0.01, ha="left", fontsize=11, color=_INK)
+        _draw_timeline(above, picture.timeline, lanes, colours)
+        _draw_memory(below, kinds, colours, picture.default_memory)
+        metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
+            os.path.splitext(path)[1].lower()
+        )
+        try:
+            with warnings.catch_warnings():
+                # Letters that the font does not have are drawn as boxes; an SVG has them as text all the same.
+                warnings.filterwarnings("ignore", message="Glyph")
+                figure.savefig(path, dpi=150, metadata=metadata)
+        except OSError as error:
+            raise UsageError(f"--plot {path} cannot be written: {error.strerror}.") from error
+
+
+# -- what ran when ---------------------------------------------------------------------------------------------
+
+
+def _lanes(timeline: Timeline) -> dict[tuple[str, int], int]:
+    """The height of each line of each host, from the top down."""
+    found = sorted({(span.host, span.slot) for span in timeline.spans})
+    return {lane: number for number, lane in enumerate(found)}
+
+
+def _draw_timeline(
+    axes: Any, timeline: Timeline, lanes: dict[tuple[str, int], int], colours: dict[str, str]
+) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    start = min((span.begin for span in timeline.spans), default=0.0)
+    end = max((span.end for span in timeline.spans), default=1.0)
+    bars: dict[tuple[int, str, bool], list[tuple[float, float]]] = {}
+    for span in timeline.spans:
+        key = (lanes[span.host, span.slot], colours.get(span.name, _OTHER), span.failed)
+        bars.setdefault(key, []).append((span.begin - start, span.end - span.begin))
+    for (lane, colour, failed), pieces in sorted(bars.items()):
+        axes.broken_barh(
+            pieces, (lane - 0.42, 0.84), facecolor=colour, hatch="////" if failed else None,
+            edgecolor=_FAILED if failed else "white", linewidth=0.3,
+        )  # fmt: skip
+    axes.set_xlim(0, max(end - start, 1e-3))
+    axes.set_ylim(len(lanes) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 6, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _moment(seconds)))
+    _label_hosts(axes, lanes)
+    axes.set_title(_about(timeline, start), color=_INK)
+
+
+def _about(timeline: Timeline, start: float) -> str:
+    which = f"the longest {len(timeline.spans):,} {timeline.of}" if timeline.longest else timeline.of
+    if timeline.every > 1:
+        which += f", one in {timeline.every} of them"
+    if not timeline.spans:
+        return f"When {timeline.of} ran: none has ended yet"
+    return f"When {which} ran, in each slot (from {clock.text(start)}; hatched: failed)"
+
+
+def _moment(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds < 60 else format_duration(seconds)
+
+
+def _label_hosts(axes: Any, lanes: dict[tuple[str, int], int]) -> None:
+    hosts: dict[str, list[int]] = {}
+    for (host, _), lane in lanes.items():
+        hosts.setdefault(host, []).append(lane)
+    step = -(-len(hosts) // _MOST_LABELS) or 1
+    shown = [(sum(found) / len(found), host) for host, found in hosts.items()][::step]
+    axes.set_yticks([middle for middle, _ in shown], labels=[_short(host) or "?" for _, host in shown])
+    axes.tick_params(axis="y", length=0)
+    for found in list(hosts.values())[1:]:
+        axes.axhline(min(found) - 0.5, color="#dddddd", linewidth=0.8)
+
+
+# -- memory ----------------------------------------------------------------------------------------------------
+
+
+def _draw_memory(
+    axes: Any, kinds: Sequence[ClassUsage], colours: dict[str, str], default_memory: int
+) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log", base=2)
+    for line, kind in enumerate(kinds):
+        _draw_buckets(axes, line, kind, colours.get(kind.name, _OTHER))
+        asked = max(request.memory or default_memory for request in kind.requests)
+        axes.plot(
+            [asked], [line + 0.25], marker="v", color=_INK, markersize=6, linestyle="none", clip_on=False
+        )
+        most = kind.measured.memory.most
+        axes.plot([most, most], [line - 0.45, line + 0.4], color=_INK, linewidth=1.2)
+    axes.set_ylim(len(kinds) - 0.4, -0.6)
+    axes.set_yticks(range(len(kinds)), labels=[_short(kind.name) for kind in kinds])
+    for label, kind in zip(axes.get_yticklabels(), kinds):
+        label.set_bbox(
+            {"facecolor": colours.get(kind.name, _OTHER), "alpha": 0.35, "edgecolor": "none", "pad": 1.5}
+        )
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: format_memory(amount)))
+    axes.set_title(
+        "Memory of each class's targets (| the most that was used, \u25bc what was asked for)", color=_INK
+    )
+
+
+def _draw_buckets(axes: Any, line: int, kind: ClassUsage, colour: str) -> None:
+    """How many targets used so much: a bar for each bucket, the highest for the most."""
+    memory = kind.measured.memory
+    highest = max(memory.buckets.values())
+    base = line + 0.4
+    for bucket, count in sorted(memory.buckets.items()):
+        low, high = edges(bucket)
+        low, high = max(low, memory.least or 0), min(high, memory.most * _AT_LEAST)
+        if low > 0:
+            top = base - 0.08 - 0.72 * count / highest
+            axes.fill_between(
+                [low, max(high, low * _AT_LEAST)], [top] * 2, [base] * 2, color=colour, linewidth=0
+            )
+
+
+def _short(name: str) -> str:
+    name = one_line(name)
+    return name if len(name) <= _LONGEST_NAME else "\u2026" + name[-_LONGEST_NAME:]
