@@ -124,7 +124,7 @@ class Master:
         explainer = Explainer(
             store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles, self._room
         )
-        self.outlook = Outlook(store, tree, self._bundles, self._room)
+        self.outlook: Outlook = Outlook(store, tree, self._bundles, self._room)
         self._steering = Steering(paths, store, explainer, self.stop)
         self._next_tick = 0.0
         self._next_limits = 0.0

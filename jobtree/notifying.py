@@ -23,7 +23,7 @@ from jobtree.paths import TreePaths
 from jobtree.shown import one_line
 from jobtree.tree import Tree
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 LIMIT_SECONDS = 60.0
 """So long the command may take."""

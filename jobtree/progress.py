@@ -25,7 +25,7 @@ from jobtree.outlook import Look, Outlook, Pace, in_words
 if TYPE_CHECKING:
     from rich.console import Console
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _FIRST_SECONDS = 0.5
 _LIVE_SECONDS = 0.25
@@ -105,8 +105,8 @@ class LiveLine:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
 
-        self.lock = threading.RLock()
-        self.drawn = False
+        self.lock: threading.RLock = threading.RLock()
+        self.drawn: bool = False
         self._stream = stream
         self._console: Console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self._rendered = ""
@@ -143,7 +143,7 @@ class LiveLine:
                     self._write(self._stream, _TAKE_AWAY)
             except (OSError, ValueError):
                 pass  # the terminal is gone
-            self.drawn = False
+            self.drawn: bool = False
 
     def show(self, text: str) -> None:
         """Show this. Raises OSError or ValueError when the terminal is gone."""

@@ -22,7 +22,7 @@ from jobtree.bundles import RunningBundle
 from jobtree.quantities import format_memory
 from jobtree.shown import one_line
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _EVERY_SECONDS = 1.0
 
@@ -66,7 +66,7 @@ class Room:
     def __init__(
         self, root: str, run: str, least: Optional[int], bundles: Mapping[str, RunningBundle]
     ) -> None:
-        self.lacking = ""
+        self.lacking: str = ""
         self._root = root
         self._run = run
         self._least = least

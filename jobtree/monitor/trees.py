@@ -14,6 +14,7 @@ from jobtree.contents import RunningJob
 from jobtree.errors import StorageError, UsageError
 from jobtree.events import ROOT_PARENT, State
 from jobtree.monitor.history import History, Point
+from jobtree.paths import TreePaths
 from jobtree.quantities import is_unspecified
 from jobtree.queries import JobSeen
 from jobtree.snapshot import Snapshot
@@ -44,8 +45,8 @@ class WatchedTree:
 
     def __init__(self, number: int, directory: str) -> None:
         self.number = number
-        self.paths, _ = snapshot.find(directory)
-        self.history = History()
+        self.paths: TreePaths = snapshot.find(directory)[0]
+        self.history: History = History()
         self.seen: Optional[Seen] = None
 
     @property

@@ -299,7 +299,7 @@ def test_classes_of_a_main_module_without_a_file(tmp_path: Path, how: str, start
         ran = pipeline.run_command([sys.executable, "kernel.py", start])
     check = pipeline.counted()
     assert (ran.status, check.pop("child got value", 0)) == (0, 1), ran.err
-    assert check == {**ALL, "inner of __main__": 1}
+    assert check == {**ALL, "inner of jobtree_definitions": 1}
 
 
 # -- scripts that are imported -------------------------------------------------------------------------------------

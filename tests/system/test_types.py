@@ -101,6 +101,7 @@ def test_all_types_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # mypy begins without what it has found out before
 def test_promises_are_of_what_run_returns(tmp_path: Path) -> None:
     (tmp_path / "typed.py").write_text(TYPED)
 

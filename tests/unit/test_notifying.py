@@ -23,7 +23,11 @@ ENDING = Ending("failed", "", 7, 2, 3, 61.4)
 
 def command(tmp_path: Path) -> str:
     """A command that writes down what it was told."""
-    code = "import json, os, sys; json.dump({k: v for k, v in os.environ.items() if k[:8] == 'JOBTREE_'}, sys.stdout)"
+    code = (
+        "import json, os, sys; "
+        "told = {k: v for k, v in os.environ.items() if k[:8] == 'JOBTREE_' and k[:13] != 'JOBTREE_TEST_'}; "
+        "json.dump(told, sys.stdout)"
+    )
     return f"{shlex.join([sys.executable, '-c', code])} > {shlex.quote(str(tmp_path / 'told'))}"
 
 
