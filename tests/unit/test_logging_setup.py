@@ -23,7 +23,9 @@ script = logging.getLogger("script")
 @pytest.fixture(autouse=True)
 def _restored_logging() -> Iterator[None]:
     handlers, levels = list(root.handlers), (root.level, logging.getLogger("jobtree").level)
-    root.handlers[:] = []  # a handler that another library has put there, and that writes to standard error, is kept
+    root.handlers[
+        :
+    ] = []  # a handler that another library has put there, and that writes to standard error, is kept
     yield
     set_up_logging(Settings(), None)
     root.handlers[:] = handlers
