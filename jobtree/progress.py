@@ -143,7 +143,7 @@ class LiveLine:
                     self._write(self._stream, _TAKE_AWAY)
             except (OSError, ValueError):
                 pass  # the terminal is gone
-            self.drawn: bool = False
+            self.drawn = False
 
     def show(self, text: str) -> None:
         """Show this. Raises OSError or ValueError when the terminal is gone."""
