@@ -313,6 +313,9 @@ class AbstractBatchSystem(ABC):
          module, for `OPTIONS`, needs none of those.
     33. `why_waiting(name)` tells people why a job that was handed over has not started, from what is known already: it
         asks nobody. The default knows nothing.
+    34. `set_limits(cpu, memory)` replaces how many cores and bytes all running jobs may have together; None: as many
+        as there are. Where less is allowed than is in use, nothing is ended, and nothing starts until it fits again.
+        The caller sees to it that what is queued still fits. The default does nothing: its user keeps the limit.
     """
 
     outlives_master: bool = False
@@ -371,6 +374,9 @@ class AbstractBatchSystem(ABC):
 
     def avoid(self, hosts: Collection[str]) -> None:  # noqa: B027  # most can do nothing about it
         """Start nothing on these machines if that can be helped; replaces the earlier set (clause 30)."""
+
+    def set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:  # noqa: B027  # most have none
+        """How many cores and bytes all running jobs may have together, from now on (clause 34)."""
 
     def forget(self, names: Iterable[str]) -> None:  # noqa: B027  # most learn of ends soon enough by themselves
         """These jobs are over, and need not be reported any more (clause 31)."""

@@ -82,10 +82,7 @@ class Pool(AbstractBatchSystem):
             "user": hub.user, "host": socket.gethostname(), "pid": os.getpid(), "priority": priority,
             "started": time.time(), "directory": directory,
         }  # fmt: skip
-        if max_cpu is not None:
-            self._about["max_cpu"] = round(max_cpu * 1000)
-        if max_memory is not None:
-            self._about["max_memory"] = max_memory
+        self.set_limits(max_cpu, max_memory)
         self._jobs: dict[str, Tracked] = {}
         self._reported: dict[str, None] = {}
         self._to_take: list[str] = []
@@ -254,6 +251,16 @@ class Pool(AbstractBatchSystem):
             return 0
         room = self._free_cores + sum(max(1, int(node.cpu)) for node in self._nodes)
         return max(0, max(2, room) - min(self._queued, len(self._jobs)))
+
+    def set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:
+        """The hub learns of them with the next submission."""
+        for name, most in (
+            ("max_cpu", round(cpu * 1000) if cpu is not None else None),
+            ("max_memory", memory),
+        ):
+            self._about.pop(name, None)
+            if most is not None:
+                self._about[name] = most
 
     def avoid(self, hosts: Collection[str]) -> None:
         """Start nothing of our runs on these machines, while there are others."""

@@ -166,19 +166,12 @@ class SingleMachine(AbstractBatchSystem):
         starter: Optional[Starter] = None,
         gpus: Optional[int] = None,
     ) -> None:
-        cpu = usable_cores() if cpu is None else cpu
-        memory = usable_memory() if memory is None else memory
-        if not 0 < cpu < math.inf or not 0 < memory < math.inf:
-            raise ValueError(
-                f"a machine with {cpu!r} cores and {memory!r} bytes; expected more than 0 of both"
-            )
         self._hides_gpus = gpus is not None
         self._free_gpus = list(usable_gpus() if gpus is None else map(str, range(gpus)))
-        self._capacity = Capacity(cpu, memory, {GPUS: len(self._free_gpus)})
-        self._free_cpu, self._free_memory, _ = shape_of(Resources(cpu, memory))
-        self._slots = max(1, int(cpu))
-        self._most_running = max(_MOST_RUNNING, 4 * self._slots)
-        self._waiting = WaitingJobs(max(16, _ROUNDS_OF_OVERTAKING * self._slots))
+        self._capacity = Capacity(0, 0, {GPUS: len(self._free_gpus)})
+        self._free_cpu = self._free_memory = 0
+        self._waiting = WaitingJobs(0)
+        self._set_limits(cpu, memory)
         self._running: dict[str, _Running] = {}
         self._dying: dict[str, _Running] = {}  # those with a `kill_at`
         self._ends: list[End] = []
@@ -260,9 +253,31 @@ class SingleMachine(AbstractBatchSystem):
         cpu, memory, gpus = asked
         cards = (f", {gpus} graphics cards", f", {len(self._free_gpus)} graphics cards") if gpus else ("", "")
         return (
-            f"it waits for {cpu / 1000:g} cores, {human_bytes(memory)}{cards[0]}; there are {self._free_cpu / 1000:g} "
-            f"cores, {human_bytes(self._free_memory)}{cards[1]} free"
+            f"it waits for {cpu / 1000:g} cores, {human_bytes(memory)}{cards[0]}; there are "
+            f"{max(0, self._free_cpu) / 1000:g} cores, {human_bytes(max(0, self._free_memory))}{cards[1]} free"
         )
+
+    def set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:
+        """From now on; None: what this process may use of the machine. Raises ValueError as the constructor does."""
+        self._require_open()
+        self._set_limits(cpu, memory)
+
+    def _set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:
+        cpu = usable_cores() if cpu is None else cpu
+        memory = usable_memory() if memory is None else memory
+        if not 0 < cpu < math.inf or not 0 < memory < math.inf:
+            raise ValueError(
+                f"a machine with {cpu!r} cores and {memory!r} bytes; expected more than 0 of both"
+            )
+        before = shape_of(Resources(self._capacity.cpu, self._capacity.memory))
+        self._capacity = Capacity(cpu, memory, self._capacity.countable)
+        after = shape_of(Resources(cpu, memory))
+        # Below 0 while more is running than may from now on.
+        self._free_cpu += after[0] - before[0]
+        self._free_memory += after[1] - before[1]
+        self._slots = max(1, int(cpu))
+        self._most_running = max(_MOST_RUNNING, 4 * self._slots)
+        self._waiting.overtake_limit = max(16, _ROUNDS_OF_OVERTAKING * self._slots)
 
     def queue_room(self) -> int:
         """One submission for each free core and one more for each slot, less what is queued."""

@@ -87,9 +87,7 @@ class Ssh(AbstractBatchSystem):
         self._hosts = Hosts(hosts_file, self._directory, ssh)
         self._patience = patience
         self._unfit = unfit
-        self._placement = Placement(
-            math.inf if max_cpu is None else max_cpu * 1000, math.inf if max_memory is None else max_memory
-        )
+        self._placement = Placement(max_cpu, max_memory)
         self._jobs = Jobs()
         self._strangers: dict[str, float] = {}  # cancelled, and not known here
         self._unclaimed: dict[
@@ -269,6 +267,10 @@ class Ssh(AbstractBatchSystem):
     def avoid(self, hosts: Collection[str]) -> None:
         """By the name in the hosts file, or the host's own."""
         self._avoided = frozenset(hosts)
+
+    def set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:
+        """Over all hosts."""
+        self._placement.set_limits(cpu, memory)
 
     def close(self) -> None:
         """Hand over what was asked for; jobs go on."""

@@ -114,13 +114,17 @@ def why_never(name: str, need: Need, lines: Sequence[HostLine]) -> Optional[Neve
 
 
 class Placement:
-    """Decides; remembers who was overtaken. `most`: limits of cores (thousandths) and memory over all hosts."""
+    """Decides; remembers who was overtaken. cpu, memory: limits of cores and bytes over all hosts."""
 
-    def __init__(self, most_cpu: float = math.inf, most_memory: float = math.inf) -> None:
-        self._most = (most_cpu, most_memory)
+    def __init__(self, cpu: Optional[float] = None, memory: Optional[int] = None) -> None:
+        self.set_limits(cpu, memory)
         self._oldest = ""
         self._overtaken = 0
         self._kept: Optional[Place] = None
+
+    def set_limits(self, cpu: Optional[float], memory: Optional[int]) -> None:
+        """Other limits from now on; None: none."""
+        self._most = (math.inf if cpu is None else cpu * 1000, math.inf if memory is None else memory)
 
     def place(self, waiting: Mapping[str, Need], places: Sequence[Place]) -> list[tuple[str, Place, Booked]]:
         """What starts now, booked already. waiting: oldest first."""

@@ -240,6 +240,14 @@ class Cluster:
             if bundle is not None and self._leases.cancel(name):
                 self._to_cancel.setdefault(bundle.backend, []).append(name)
 
+    def withdraw(self, name: str) -> bool:
+        """Take a bundle back that nobody has begun; False if it was."""
+        bundle = self._bundles.get(name)
+        if bundle is None or not self._leases.withdraw(name):
+            return False
+        self._to_cancel.setdefault(bundle.backend, []).append(name)
+        return True
+
     def cancel_all(self) -> None:
         """Have all of them ended."""
         self.cancel(list(self._bundles))

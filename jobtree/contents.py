@@ -85,7 +85,7 @@ class Contents(NamedTuple):
     """What is in a database. ended: as the store has it; failed and retried: the last failures of jobs that were given
     up, and of jobs that are to be tried again or are just being, the log of each relative to the tree.
 
-    running is known to the master only; None: it is not known.
+    running is known to the master only; None: it is not known. paused: by whom, None if nobody has.
     """
 
     ended: Optional[str]
@@ -93,6 +93,7 @@ class Contents(NamedTuple):
     failed: tuple[FailureRow, ...] = ()
     retried: tuple[FailureRow, ...] = ()
     running: Optional[tuple[RunningJob, ...]] = None
+    paused: Optional[str] = None
 
 
 def total(counts: Iterable[Counts]) -> Counts:
@@ -105,16 +106,17 @@ def query(connection: sqlite3.Connection, failures: int = 0) -> Contents:
     """Read everything in one short transaction; failures: how many of them, or ALL. Raises sqlite3.Error."""
     execute = connection.execute
     execute("BEGIN")
-    ended = execute("SELECT value FROM meta WHERE key = 'ended'").fetchone()
+    meta = dict(execute("SELECT key, value FROM meta WHERE key IN ('ended', 'paused')").fetchall())
     classes = execute(_CLASSES).fetchall()
     rows = execute(_FAILURES, (failures,)).fetchall() if failures else []
     execute("COMMIT")
     rows.sort(key=lambda row: (row[-1], row[1]))
     return Contents(
-        ended[0] if ended else None,
+        meta.get("ended"),
         tuple(TargetClass(row[0], Counts(*row[1:6]), *row[6:]) for row in classes),
         tuple(failure_of(row[1:]) for row in rows if row[0] == State.FAILED),
         tuple(failure_of(row[1:]) for row in rows if row[0] in (State.READY, State.ISSUED)),
+        paused=meta.get("paused") or None,
     )
 
 
@@ -174,6 +176,7 @@ def to_json(found: Contents) -> dict[str, Any]:
         "failed": [failure_to_json(row) for row in found.failed],
         "retried": [failure_to_json(row) for row in found.retried],
         "running": None if found.running is None else [job._asdict() for job in found.running],
+        "paused": found.paused,
     }
 
 
@@ -191,6 +194,7 @@ def from_json(stored: dict[str, Any]) -> Contents:
         tuple(failure_from_json(row) for row in stored["failed"]),
         tuple(failure_from_json(row) for row in stored["retried"]),
         None if running is None else tuple(RunningJob(**job) for job in running),
+        stored["paused"],
     )
 
 

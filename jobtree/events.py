@@ -7,7 +7,7 @@ Like ``jobtree.tree`` this does no I/O. Values are immutable but for ``Job``, th
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 ROOT_PARENT = 0
@@ -39,6 +39,8 @@ class Event(enum.Enum):
     NEVER_FITS = "can never fit"
     CHILDREN_DONE = "last child done"
     RENEWED = "tries renewed"
+    MARKED_DONE = "marked done by request"
+    FORGOTTEN = "forgotten by request"
 
 
 class Job:
@@ -117,6 +119,20 @@ class Children(NamedTuple):
         return sum(self.count_by_shape.values())
 
 
+class Below(NamedTuple):
+    """What is below a job in the store, at any depth: how many jobs of each shape in each state, in the order of
+    ``State``; the numbers of the ISSUED and BLOCKED ones, and of those that have a global temporary directory."""
+
+    counts: Mapping[int, Sequence[int]]
+    going_on: Sequence[int]
+    global_dirs: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        """How many jobs."""
+        return sum(map(sum, self.counts.values()))
+
+
 class GoesOn(NamedTuple):
     """The worker did not stop after a success: it has started the follow-on, or the only child, itself."""
 
@@ -131,11 +147,14 @@ class Changes:
 
     children: (parent, source) of rows to insert as READY;  issued: (bundle, job);  touched: records to rewrite;
     specs: the new next target of a job, or None when it has none;  done: rows to delete;
-    forgiven: jobs that succeeded after failures (what is stored of those may go);
-    global_dirs: jobs whose global temporary directory may go;  shapes: those whose counts differ.
+    forgiven: jobs whose failures count no more (what is stored of those may go);
+    global_dirs: jobs whose global temporary directory may go;  shapes: those whose counts differ;
+    forgotten: jobs to be deleted with everything below them.
     """
 
-    __slots__ = ("children", "issued", "touched", "specs", "done", "forgiven", "global_dirs", "shapes")
+    __slots__ = (
+        "children", "issued", "touched", "specs", "done", "forgiven", "global_dirs", "shapes", "forgotten",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.children: list[tuple[int, Any]] = []
@@ -146,6 +165,7 @@ class Changes:
         self.forgiven: list[int] = []
         self.global_dirs: list[int] = []
         self.shapes: set[int] = set()
+        self.forgotten: list[int] = []
 
     def __bool__(self) -> bool:
         return bool(self.children or self.issued or self.touched or self.done or self.shapes)

@@ -8,7 +8,7 @@ batch systems that refuse or queue.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Optional
+from typing import Callable, Optional
 
 from jobtree import clock
 from jobtree.adoption import Adopter
@@ -28,7 +28,7 @@ from jobtree.tree import Tree
 
 
 class Explainer:
-    """Looks at what a master has in memory; bundles: those that are not over, by name."""
+    """Looks at what a master has in memory; bundles: those that are not over, by name. paused: by whom, if it is."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Explainer:
         adopter: Adopter,
         bundles: Mapping[str, RunningBundle],
         room: Room,
+        paused: Callable[[], Optional[str]],
     ) -> None:
         self._store = store
         self._tree = tree
@@ -49,6 +50,7 @@ class Explainer:
         self._adopter = adopter
         self._bundles = bundles
         self._on_disk = room
+        self._paused = paused
 
     def running_jobs(self) -> list[RunningJob]:
         """What is running at this moment, as far as workers have told."""
@@ -114,6 +116,9 @@ class Explainer:
         moment = self._lanes.not_before.get(job.id)
         if moment is not None and moment > now:
             lines.append(f"It has failed before, and is tried again in {format_duration(moment - now)}.")
+        by = self._paused()
+        if by is not None:
+            lines.append(f"Nothing is issued: the run was paused by {by}. Go on with: jobTreeRun --goOn")
         if self._adopter.import_error is not None:
             lines.append(f"Nothing is issued any more: {one_line(self._adopter.import_error)}")
         if self._on_disk.lacking:

@@ -10,11 +10,11 @@ its shape, so that a bundle never holds jobs for both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, Submission
-from jobtree import clock
+from jobtree import clock, countable
 from jobtree.adoption import Collected
 from jobtree.bundles import RunningBundle
 from jobtree.environment import Environment
@@ -23,6 +23,7 @@ from jobtree.limits import Limits
 from jobtree.options import Settings
 from jobtree.packing import Packer, cores_of, memory_of
 from jobtree.paths import TreePaths
+from jobtree.quantities import format_memory
 from jobtree.store import Store
 from jobtree.tree import Tree
 
@@ -45,11 +46,12 @@ class Lanes:
         running: dict[str, RunningBundle],
     ) -> None:
         self.not_before: dict[int, float] = {}
+        self._batches = batches
         self._settings = settings
         self._store = store
         self._tree = tree
         self._paths = paths
-        self._limits = _limits(settings, batches)
+        self._limits = Limits(*_limits(settings, batches))
         self.packers: list[Packer] = [
             Packer(
                 paths, store, tree, name, batch, settings, recorded, run, running,
@@ -111,6 +113,47 @@ class Lanes:
                 times = stats.measured.time
                 packer.bundler.learn(name, times.count, times.mean or 0.0)
 
+    def change(self, settings: Settings) -> str:
+        """Other limits from now on. Returns why not, if jobs that are there could never run then; "" if it was done."""
+        for number, packer in enumerate(self.packers):
+            why = self._too_low(packer, settings, number == 1)
+            if why:
+                return why
+        before, self._settings = self._settings, settings
+        for number, packer in enumerate(self.packers):
+            packer.settings = settings
+            limits = most if packer.supervised else most_here
+            if limits(settings, number == 1) != limits(before, number == 1):
+                packer.batch.set_limits(*limits(settings, number == 1))
+        self._limits.change(*_limits(settings, self._batches))
+        return ""
+
+    def _too_low(self, packer: Packer, settings: Settings, big: bool) -> str:
+        for thing in settings.limits:
+            if settings.limits[thing] != self._settings.limits.get(thing) and packer.batch.counts(thing):
+                return f"{packer.backend} counts {thing} by itself, and has been told at the start how many there are"
+        cpu, memory = (None, None) if packer.supervised else most_here(settings, big)
+        for shape, numbers in self._tree.counts.items():
+            known, (cores, size) = self._store.shapes[shape], packer.request(shape)
+            lacks = [
+                *([f"{cores:g} cores"] if cpu is not None and cores > cpu else []),
+                *([format_memory(size)] if memory is not None and size > memory else []),
+                *(
+                    f"{number} {thing}"
+                    for thing, number in countable.counts(known.countable).items()
+                    if number > settings.limits.get(thing, number)
+                ),
+            ]
+            if lacks and self.of_shape(shape) is packer and self._will_run(shape, numbers):
+                return f"jobs of {known.name} that are to run ask for {' and '.join(lacks)}"
+        return ""
+
+    def _will_run(self, shape: int, numbers: Sequence[int]) -> bool:
+        if numbers[State.READY] or numbers[State.ISSUED]:
+            return True
+        # What waits for its children may have nothing more to run after them.
+        return any(job.shape == shape and job.has_next for job in self._tree.jobs.values())
+
     def _taker(self, number: int, lanes: int) -> Optional[Callable[[int], bool]]:
         return None if lanes == 1 else lambda shape: self._is_big(shape) == (number == 1)
 
@@ -125,14 +168,28 @@ class Lanes:
         return capacity is not None and (cpu > capacity.cpu or memory > capacity.memory)
 
 
-def _limits(settings: Settings, batches: Mapping[str, AbstractBatchSystem]) -> Limits:
-    """Of countable things anywhere, and of cores and memory in each batch system."""
+def most(settings: Settings, big: bool) -> tuple[Optional[float], Optional[int]]:
+    """Cores and bytes that all jobs in one of the two batch systems may have together; None: no limit."""
+    if big:
+        return settings.big_max_cpus, settings.big_max_memory
+    return settings.max_cpus, settings.max_memory
+
+
+def most_here(settings: Settings, big: bool) -> tuple[Optional[float], Optional[int]]:
+    """The same where it is this machine, which has --maxThreads too."""
+    cpu, memory = most(settings, big)
+    limits: list[float] = [number for number in (settings.max_threads, cpu) if number is not None]
+    return min(limits, default=None), memory
+
+
+def _limits(
+    settings: Settings, batches: Mapping[str, AbstractBatchSystem]
+) -> tuple[dict[str, float], dict[str, Optional[float]]]:
+    """Of countable things anywhere, and of cores and memory in each batch system; the latter are soft."""
     soft: dict[str, Optional[float]] = {}
-    first = (settings.max_cpus, settings.max_memory)
-    for (name, batch), (cpu, memory) in zip(
-        batches.items(), (first, (settings.big_max_cpus, settings.big_max_memory))
-    ):
+    for number, (name, batch) in enumerate(batches.items()):
         if batch.outlives_master:  # one that does not sees to them by itself
+            cpu, memory = most(settings, number == 1)
             soft.update({cores_of(name): cpu, memory_of(name): memory})
-    given = {name: most for name, most in soft.items() if most is not None}
-    return Limits({**settings.limits, **given}, soft=given)
+    given = {name: number for name, number in soft.items() if number is not None}
+    return {**settings.limits, **given}, soft

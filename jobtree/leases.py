@@ -122,6 +122,14 @@ class Leases:
             watch.cancel_at = clock.elapsed() + self._grace + watch.lease / 4
         return False
 
+    def withdraw(self, name: str) -> bool:
+        """Take a bundle back that nobody has begun; True as for ``cancel``. One that was begun is left alone."""
+        watch = self._watches[name]
+        if watch.claimed or not bundles.claim(self._paths, watch.bundle.id):
+            return False
+        self._end_unclaimed(watch, "it was taken back before it had begun")
+        return True
+
     def overdue(self, now: float) -> list[str]:
         """Bundles whose supervisor has not ended them although it was told to: the batch system may try."""
         found = []

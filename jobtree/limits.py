@@ -38,6 +38,10 @@ class Limits:
         self._soft = frozenset(soft)
         self._waiting: dict[int, _Waiting] = {}
 
+    def change(self, most: Mapping[str, float], soft: Collection[str]) -> None:
+        """Other limits from now on; who waits goes on waiting in turn."""
+        self.most, self._soft = dict(most), frozenset(soft)
+
     def lacks(self, asked: Mapping[str, float]) -> bool:
         """Whether more is asked for than there will ever be."""
         return any(n > self.most.get(name, n) for name, n in asked.items() if name not in self._soft)

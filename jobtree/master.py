@@ -20,22 +20,22 @@ news about a job.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, End, EndKind, Submission
 from jobtree import bundles, clock, files, tempdirs
-from jobtree.adoption import Adopter, Collected, judgement_of_limit, tell
+from jobtree.adoption import Adopter, Collected, tell
 from jobtree.backends import Backends, Make
-from jobtree.blame import Judgement
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
+from jobtree.enforcing import Enforcer
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
 from jobtree.events import State
 from jobtree.explaining import Explainer
 from jobtree.lanes import Lanes
+from jobtree.obeying import Obeyer
 from jobtree.options import Settings
 from jobtree.outlook import Outlook
 from jobtree.packing import Packer
@@ -121,11 +121,14 @@ class Master:
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
         self._room = Room(paths.root, run, settings.min_free, self._bundles)
+        self._enforcer = Enforcer(paths, tree, self._backends, self._cluster, settings)
+        obeyer = Obeyer(paths, store, tree, settings, self._change, self._lanes.not_before)
         explainer = Explainer(
-            store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles, self._room
-        )
+            store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles, self._room,
+            lambda: obeyer.paused,
+        )  # fmt: skip
         self.outlook: Outlook = Outlook(store, tree, self._bundles, self._room)
-        self._steering = Steering(paths, store, explainer, self.stop)
+        self._steering = Steering(paths, store, explainer, obeyer, self._enforcer, self._bundles, self.stop)
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
@@ -137,7 +140,7 @@ class Master:
 
         Whatever that master started on this machine is dead, or about to die with it.
         """
-        self._steering.discard()
+        self._steering.begin()
         self._lanes.learn()
         over = []
         self._store.begin()
@@ -164,6 +167,7 @@ class Master:
             over.append(_Closed(row.id, self._log_may_go(bundle), supervised=False))
         self._cluster.compare()
         collected = self._write_collected()
+        self._steering.obey(collected)
         self._find_untold(collected)
         self._finish(collected, over, [])
         self._adopter.trust()
@@ -186,7 +190,7 @@ class Master:
                 collected.removals.append(path)
         for id in self._paths.existing_global_dirs():
             if not self._store.note_global_dir(id) and bundle_of_job(id) not in going_on:
-                collected.removals.append(os.path.relpath(self._paths.global_dir(id), self._paths.root))
+                collected.removals.append(self._paths.relative_global_dir(id))
 
     def run(self) -> None:
         """Turn the loop until the tree is complete, nothing can progress, or the run is stopped."""
@@ -223,6 +227,7 @@ class Master:
         self._store.begin()
         over = self._collect(ends)
         collected = self._write_collected()
+        self._steering.obey(collected)
         submissions = self._decide(collected)
         self._finish(collected, over, submissions)
 
@@ -234,7 +239,9 @@ class Master:
         return max(0.0, min(moments) - clock.elapsed())
 
     def _may_issue(self) -> bool:
-        if self._adopter.import_error is not None or self.stopped_by is not None or self._room.lacking:
+        if self._adopter.import_error is not None or self.stopped_by is not None:
+            return False
+        if self._steering.paused or self._room.lacking:
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
@@ -291,14 +298,14 @@ class Master:
                 continue
             if self._adopter.read(bundle):
                 offsets.append((bundle.safe_offset, bundle.id))
-            self._enforce_limits(bundle, now)
+            self._enforcer.look(bundle, now)
         closed = self._look_at_cluster(now, offsets) if len(self._cluster) else []
-        idle = self._lanes.idle() if self._bundles else []
-        if idle:
-            offsets.extend(self._recall_late(now, idle))
+        idle = self._lanes.idle() if self._bundles and not self._steering.paused else []
+        if idle or self._enforcer.to_recall:
+            offsets.extend(self._recall(now, idle))
         self._store.adopted(offsets)
         self._room.look(now)
-        self._steering.obey()
+        self._steering.look()
         return closed
 
     def _look_at_cluster(self, now: float, offsets: list[tuple[int, int]]) -> list[_Closed]:
@@ -313,49 +320,21 @@ class Master:
             self._next_limits = now + _LIMITS_SECONDS
             for bundle in self._bundles.values():
                 if bundle.supervised:
-                    self._enforce_limits(bundle, now)
+                    self._enforcer.look(bundle, now)
         for lane in self._lanes.packers:
             lane.proved = lane.proved or lane.backend in self._cluster.proved
         return closed
 
-    def _enforce_limits(self, bundle: RunningBundle, now: float) -> None:
-        """End a worker whose target has run too long or printed too much."""
-        if bundle.enforced is not None or bundle.current is None:
-            return
-        judgement = self._crossed(bundle, now - bundle.current_since)
-        if judgement is not None:
-            bundle.enforced = (bundle.current, judgement)
-            if bundle.supervised:
-                self._cluster.cancel([bundle.name])
-            else:
-                self._backends.cancel({bundle.backend: [bundle.name]}, self._settings.grace)
-
-    def _crossed(self, bundle: RunningBundle, seconds: float) -> Optional[Judgement]:
-        """The limit that the bundle's running target has crossed, as what it is judged for; None if none."""
-        limit = self._settings.max_job_duration
-        if limit is not None and seconds > limit:
-            return judgement_of_limit("time", f"the target ran longer than --maxJobDuration ({limit:g} s)")
-        try:
-            printed = os.stat(self._paths.log(bundle.id)).st_size - bundle.log_start
-        except OSError:
-            return None
-        if printed > self._settings.max_output:
-            text = f"the target printed more than --maxOutput ({self._settings.max_output} bytes)"
-            return judgement_of_limit("output", text)
-        return None
-
-    def _recall_late(self, now: float, idle: Sequence[Packer]) -> list[tuple[int, int]]:
-        """Slots are idle and nothing is ready for them: take back what late bundles have not begun.
+    def _recall(self, now: float, idle: Sequence[Packer]) -> list[tuple[int, int]]:
+        """Take back what bundles have not begun: of those that hold jobs nobody wants any more and, where slots are
+        idle and nothing is ready for them, of those that are late.
 
         Returns how far outcome files were read by it: (offset, bundle).
         """
         offsets = []
+        unwanted, self._enforcer.to_recall = self._enforcer.to_recall, set()
         for bundle in self._bundles.values():
-            waiting = len(self.tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
-            patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
-            late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
-            wanted = self._lanes.of_shape(bundle.shape) in idle
-            if waiting > 0 and late and not bundle.recalled and bundle.started_any and wanted:
+            if not bundle.recalled and (bundle.id in unwanted or self._is_late(bundle, now, idle)):
                 bundle.recalled = True
                 bundles.recall(self._paths, bundle.id)
                 if bundle.supervised:
@@ -364,8 +343,22 @@ class Master:
                 self._adopter.read(bundle)
                 offsets.append((bundle.safe_offset, bundle.id))
                 number = self._adopter.give_back(bundle)
-                log.debug("bundle %s is late: %d jobs taken back", bundle.name, number)
+                log.debug("bundle %s is recalled: %d jobs taken back", bundle.name, number)
         return offsets
+
+    def _is_late(self, bundle: RunningBundle, now: float, idle: Sequence[Packer]) -> bool:
+        waiting = len(self.tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
+        patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
+        late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
+        return waiting > 0 and late and bundle.started_any and self._lanes.of_shape(bundle.shape) in idle
+
+    def _change(self, settings: Settings) -> str:
+        """Other settings from now on; or why that cannot be."""
+        why = self._lanes.change(settings)
+        if not why:
+            self._settings = self._enforcer.settings = settings
+            self.tree.retry_count, self.tree.max_lost = settings.retry_count, settings.max_lost
+        return why
 
     # -- commit and act ----------------------------------------------------------------------------------------
 
@@ -377,7 +370,7 @@ class Master:
         self._adopter.recorder.write()
         collected.removals.extend(self._store.take_dropped())
         for id in changes.global_dirs:
-            collected.removals.append(os.path.relpath(self._paths.global_dir(id), self._paths.root))
+            collected.removals.append(self._paths.relative_global_dir(id))
         now = clock.elapsed()
         for id, times in collected.retry:
             delay = _BACKOFF[min(times, len(_BACKOFF) - 1)]
@@ -401,6 +394,7 @@ class Master:
             self._issue(submissions)
         tell(collected.news)
         self._steering.answer()
+        self._enforcer.act()
         self._cluster.act()
         self._remover.add(removals)
         for closed in over:

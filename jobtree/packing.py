@@ -71,7 +71,7 @@ class Packer:
 
     running: the bundles that are not over, by name, in any batch system. New ones are added to it.
     limits: on what all these bundles have together. not_before: jobs that wait, and until when. takes: whether the jobs
-    of a shape go to this batch system; None: all do.
+    of a shape go to this batch system; None: all do. ``settings`` may be replaced while it runs.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Packer:
         self._paths = paths
         self._store = store
         self._tree = tree
-        self._settings = settings
+        self.settings = settings
         self._recorded = recorded
         self._run = run
         self._running = running
@@ -212,7 +212,7 @@ class Packer:
         if memory > 0:
             fits.append(capacity.memory // memory)
         for name, number in asked.items():
-            most = capacity.countable.get(name, self._settings.limits.get(name))
+            most = capacity.countable.get(name, self.settings.limits.get(name))
             if most is not None:
                 fits.append(most // number)
         return max(1, min(fits))
@@ -220,7 +220,7 @@ class Packer:
     def request(self, shape: int) -> tuple[float, int]:
         """Cores and bytes that the jobs of a shape ask for, with the defaults where they do not say."""
         known = self._store.shapes[shape]
-        return known.cpu or self._settings.default_cpu, known.memory or self._settings.default_memory
+        return known.cpu or self.settings.default_cpu, known.memory or self.settings.default_memory
 
     # -- which -------------------------------------------------------------------------------------------------
 
@@ -263,8 +263,8 @@ class Packer:
 
     def _larger_than(self, capacity: Optional[Capacity], shape: Shape, job: Job) -> str:
         """Why a job will never fit, in words: its cores or memory; "" if they do."""
-        cpu = shape.cpu or self._settings.default_cpu
-        memory = job.memory or self._settings.default_memory
+        cpu = shape.cpu or self.settings.default_cpu
+        memory = job.memory or self.settings.default_memory
         if capacity is not None and memory > capacity.memory:
             return str(NeverFits(shape.name, "memory", memory, capacity.memory))
         if capacity is not None and cpu > capacity.cpu:
@@ -274,7 +274,7 @@ class Packer:
     def _more_than_there_are(self, capacity: Optional[Capacity], shape: Shape) -> str:
         """The same for countable things."""
         for thing, asked in countable.counts(shape.countable).items():
-            limit = self._settings.limits.get(thing)
+            limit = self.settings.limits.get(thing)
             asks = f"{shape.name} asks for {asked} {thing}"
             if limit is not None and asked > limit:
                 return (
@@ -302,7 +302,7 @@ class Packer:
             return None
         known = self._store.shapes[shape]
         cpu, _ = self.request(shape)
-        memory = max(job.memory for job, _ in rows) or self._settings.default_memory
+        memory = max(job.memory for job, _ in rows) or self.settings.default_memory
         number = self._store.take_bundle_number()
         name = f"{self._run}.{number}"
         bundle = self.running_bundle(number, name, shape, len(rows), 0)
@@ -326,7 +326,7 @@ class Packer:
     def _bundle_jobs(
         self, rows: list[tuple[Job, bytes]], cpu: float, values: Mapping[int, Mapping[bytes, object]]
     ) -> list[BundleJob]:
-        default = self._settings.default_memory
+        default = self.settings.default_memory
         return [
             BundleJob(
                 job.id, job.attempt, job.step, job.memory or default, cpu, job.time, payload, values.get(job.id, {})
@@ -350,7 +350,7 @@ class Packer:
 
     def _time_limit(self, name: str, jobs: list[Job]) -> Optional[float]:
         """Seconds after which the batch system may end a bundle of these jobs; None if any of them says nothing."""
-        default = self._settings.default_time
+        default = self.settings.default_time
         total = 0.0
         for job in jobs:
             asked = job.time or default
@@ -362,7 +362,7 @@ class Packer:
     def _header(
         self, number: int, count: int, memory: int, cpu: float, limit: Optional[float], reserved: str
     ) -> BundleHeader:
-        s = self._settings
+        s = self.settings
         told = None
         if self.supervised:
             told = tuple(Supervision(s.lease, s.grace, VERSION, platform.python_version(), limit or 0.0))

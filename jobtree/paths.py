@@ -195,6 +195,10 @@ class TreePaths:
         bundle, n = id >> JOB_BITS, id & _LOW
         return os.path.join(self.global_dirs, str(bundle // 1000), f"{bundle}.{n // 1000}", str(n))
 
+    def relative_global_dir(self, id: int) -> str:
+        """The same, relative to the root."""
+        return os.path.relpath(self.global_dir(id), self.root)
+
     def existing_values(self) -> list[str]:
         """The files of large values that there are, as ``value`` gives them."""
         found: list[str] = []

@@ -54,7 +54,8 @@ class Promise(Generic[T]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise PromiseNotKept(
             f"the promise of {self._name}.run() was used before that target had ended. Pass it to a follow-on of the "
-            f"target that made it (setFollowOnTarget), which starts when all children are done."
+            f"target that made it (setFollowOnTarget), which starts when all children are done. If it does so already, "
+            f"{self._name} was forgotten (jobTreeRun --forget), and nobody will ever return that value."
         )
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -81,6 +82,9 @@ class Promise(Generic[T]):
         __matmul__ = __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = _refuse
         __rmatmul__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = _refuse
         __enter__ = __exit__ = _refuse
+
+
+TOKEN_BYTES = 16
 
 
 def new_token() -> bytes:

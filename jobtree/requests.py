@@ -4,11 +4,15 @@
     requests/ID.answer   made empty by whoever asks and wants an answer; the master renames its answer over it
 
 A new kind of request is a branch in ``jobtree.steering``; a command uses ``ask``, or ``send`` where it wants no answer.
+Most are for the master that runs while they are made: what lies there when one starts is discarded. Those that change
+the tree (jobtree.steering_requests) are *lasting*: the next master obeys what this one has not.
 
 What must hold
   - The master acts, commits, and then answers: an answer tells of what is on the disk. If it dies before, there is no
     answer, and what was asked has been done or not; whoever asked sees that the master is gone and looks.
-  - A request is for the master that runs while it is made: what lies there when one starts is discarded.
+  - A lasting request stays until it is answered, whoever dies; only who asked may withdraw it. It may be met twice, by
+    a master and, if that dies between its commit and its answer, by the next one: who obeys sees to it that this is
+    once.
   - Each is dealt with once by a master, in the order in which they came. Whoever takes an answer removes it; what
     nobody has fetched is removed after a while, so nothing piles up. All sizes and numbers are bounded.
   - Nobody waits for a name that is not there yet, which a network file system may go on denying for a minute: the
@@ -24,7 +28,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
 from jobtree import clock, files
@@ -71,10 +75,11 @@ class Answer(NamedTuple):
 
 
 class Requests:
-    """The master's side."""
+    """The master's side. lasting: the kinds of requests that are not discarded."""
 
-    def __init__(self, paths: TreePaths) -> None:
+    def __init__(self, paths: TreePaths, lasting: Collection[str] = ()) -> None:
         self._directory = paths.requests
+        self._lasting = lasting
         self._seen: tuple[int, ...] = ()
         self._changed = 0.0
         self._taken: set[str] = set()
@@ -147,16 +152,23 @@ class Requests:
         self._taken.discard(request.id + _REQUEST)
 
     def discard(self) -> None:
-        """At the start: remove what was meant for an earlier master."""
-        for name in self._names():
+        """At the start: remove what was meant for an earlier master alone."""
+        names = self._names()
+        for name in self._superfluous(names):
             files.remove(os.path.join(self._directory, name))
 
     def close(self) -> None:
         """At the end: remove what comes too late. Answers stay for those who are about to fetch them."""
-        for name in self._names():
+        for name in self._superfluous(self._names()):
             path = os.path.join(self._directory, name)
             if not name.endswith(_ANSWER) or not files.read(path):
                 files.remove(path)
+
+    def _superfluous(self, names: list[str]) -> list[str]:
+        """All but lasting requests, and where their answers are to go."""
+        ids = {name[: -len(_REQUEST)] for name in names if name.endswith(_REQUEST)}
+        lasting = {id for id in ids if id.partition("-")[0] in self._lasting}
+        return [name for name in names if name.rpartition(".")[0] not in lasting]
 
     def _names(self) -> list[str]:
         """What is there, but for what is being written at this moment: that is not a request yet."""
@@ -192,15 +204,19 @@ def send(paths: TreePaths, request: Request, wants_answer: bool = False) -> str:
     return id
 
 
-def wait(paths: TreePaths, id: str, seconds: float, is_alive: Callable[[], bool]) -> Optional[Answer]:
+def wait(
+    paths: TreePaths, id: str, seconds: float, is_alive: Callable[[], bool], withdraws: bool = True
+) -> Optional[Answer]:
     """The answer to a request that was sent with wants_answer.
 
     None if there is none in that time, nobody is left to give it, or a master that has just started has thrown the
     request away. It is withdrawn then; unless it was thrown away, it may have been dealt with all the same.
+    withdraws=False: it is left there for the next master.
     """
     path = os.path.join(paths.requests, id)
     deadline = clock.elapsed() + seconds
     missing = 0
+    answer = None
     try:
         while missing < _GONE_LOOKS:
             # In this order: what was answered just before the end counts.
@@ -216,12 +232,21 @@ def wait(paths: TreePaths, id: str, seconds: float, is_alive: Callable[[], bool]
             time.sleep(_LOOK_SECONDS)
         return None
     finally:
-        _withdraw(path)
+        if withdraws or answer is not None:
+            _withdraw(path)
 
 
 def ask(paths: TreePaths, request: Request, seconds: float, is_alive: Callable[[], bool]) -> Optional[Answer]:
     """Send a request and wait for its answer, as ``wait`` does. Raises StorageError."""
     return wait(paths, send(paths, request, wants_answer=True), seconds, is_alive)
+
+
+def want_no_answer(paths: TreePaths, id: str) -> None:
+    """Whoever asked has gone on to something else: what was asked for stays to be done."""
+    try:
+        files.remove(os.path.join(paths.requests, id + _ANSWER))
+    except StorageError:
+        pass  # the master removes it sooner or later
 
 
 def _withdraw(path: str) -> None:

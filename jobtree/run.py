@@ -24,6 +24,7 @@ from jobtree import (
     ending,
     environment,
     files,
+    lanes,
     launcher,
     lock,
     processtree,
@@ -262,9 +263,7 @@ def _batch_system(
         except BatchSystemError as error:
             raise UsageError(f"--{'bigBatchSystem' if big else 'batchSystem'} {name}: {error}") from error
     starter = LauncherStarter(paths, recorded, run, launcher.read_mode(settings.start), log.warning)
-    most_cpu, most_memory = _most(settings, big)
-    limits: list[float] = [n for n in (settings.max_threads, most_cpu) if n is not None]
-    cpu = min(limits) if limits else None
+    cpu, most_memory = lanes.most_here(settings, big)
     gpus = settings.limits.get(GPUS)
     if issubclass(kind, AcidTest):
 
@@ -292,17 +291,10 @@ def _maker(paths: TreePaths, settings: Settings, run: str) -> Make:
         os.makedirs(directory, 0o700, exist_ok=True)
         options = {option.name: settings.of_backend(option) for option in kind.OPTIONS}
         return kind.create(
-            Setup(run, directory, options, *_most(settings, name == settings.big_batch_system))
+            Setup(run, directory, options, *lanes.most(settings, name == settings.big_batch_system))
         )
 
     return make
-
-
-def _most(settings: Settings, big: bool) -> tuple[Optional[float], Optional[int]]:
-    """Cores and bytes that all jobs in one of the two batch systems may have together."""
-    if big:
-        return settings.big_max_cpus, settings.big_max_memory
-    return settings.max_cpus, settings.max_memory
 
 
 def kill_without_master(paths: TreePaths, run: str) -> list[Killed]:

@@ -95,6 +95,18 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
         promise.set_kept({})
 
 
+def tokens(payload: bytes) -> set[bytes]:
+    """The tokens of promises in a pickle, without loading it: of those that it mentions, and of its own target's.
+
+    Raises TargetError for what is not as it was written.
+    """
+    import pickletools  # only who steers a run needs it
+
+    _check_seal(payload)
+    found = (value for _, value, _ in pickletools.genops(payload[:-_SEAL]))
+    return {value for value in found if isinstance(value, bytes) and len(value) == promise.TOKEN_BYTES}
+
+
 def _load(payload: bytes) -> Any:
     _check_seal(payload)
     try:

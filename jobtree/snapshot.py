@@ -73,7 +73,7 @@ class Snapshot(NamedTuple):
 
     state is one of the words at the top of this module; master is set only while one runs. failed are the failures
     of jobs that were given up, retried those of jobs that are to be tried again or are just being (only if asked for).
-    running is known only where it was the master that told all this.
+    running is known only where it was the master that told all this. paused: by whom nothing is to be issued any more.
     """
 
     root: str
@@ -84,6 +84,7 @@ class Snapshot(NamedTuple):
     failed: tuple[FailureRow, ...] = ()
     retried: tuple[FailureRow, ...] = ()
     running: Optional[tuple[RunningJob, ...]] = None
+    paused: Optional[str] = None
 
 
 def find(root: str) -> tuple[TreePaths, Config]:
@@ -122,7 +123,9 @@ def take(paths: TreePaths, failures: bool = False) -> Snapshot:
     state = _state(held, found.ended, counts)
     master = _master(paths) if held else None
     failed, retried = (tuple(_with_log(paths, row) for row in rows) for rows in (found.failed, found.retried))
-    return Snapshot(paths.root, state, master, counts, found.classes, failed, retried, found.running)
+    return Snapshot(
+        paths.root, state, master, counts, found.classes, failed, retried, found.running, found.paused
+    )
 
 
 def look(paths: TreePaths, question: str, **asked: int) -> Any:

@@ -29,10 +29,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Optional
 
-from jobtree import database
+from jobtree import database, forgetting
 from jobtree.database import Translated
 from jobtree.errors import StorageError
-from jobtree.events import Changes, Job, State
+from jobtree.events import Below, Changes, Job, State
 from jobtree.records import Records, ShapeStats, TargetRow, WorkerRow
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, memory_step
 from jobtree.shown import storable
@@ -242,6 +242,23 @@ class Store:
         with self._translated:
             return self.values.files()
 
+    def payload(self, id: int) -> Optional[bytes]:
+        """The target that a job is to run next; None if there is none."""
+        with self._translated:
+            row = self._connection.execute("SELECT payload FROM jobs WHERE id = ?", (id,)).fetchone()
+        return row[0] if row is not None else None
+
+    def who_waits(self, id: int, tokens: Iterable[bytes]) -> list[int]:
+        """Jobs other than this one that mention one of these tokens, whose value is not kept yet, directly or by way of
+        a kept value; ``RESULT`` for the result of the run."""
+        with self._translated:
+            return self.values.who_waits(id, tokens)
+
+    def below(self, id: int) -> Below:
+        """What is below a job, at any depth."""
+        with self._translated:
+            return forgetting.below(self._connection, id)
+
     def note_global_dir(self, job: int) -> bool:
         """A job's global temporary directory exists: note it. False if there is no such job any more."""
         with self._translated:
@@ -295,6 +312,8 @@ class Store:
                 self._dropped.extend(self.values.release(changes.done))
             if changes.forgiven:
                 executemany("DELETE FROM failures WHERE job = ?", [(id,) for id in changes.forgiven])
+            for id in changes.forgotten:
+                self._dropped.extend(forgetting.delete(self._connection, self.values, id))
             if changes.shapes:
                 executemany(
                     f"UPDATE shapes SET {_COUNTS} WHERE id = ?",

@@ -15,8 +15,9 @@ the chain that have succeeded, ``attempt`` every try of every one of them. A rep
 not the current attempt of an ISSUED job changes nothing and is counted in ``stale``.
 
 Two kinds of transition. Most follow from an event about that job. Two follow from the state of others: when the last
-child of a BLOCKED job is DONE, the job goes on to its follow-on or is DONE itself, which may in turn free its parent;
-``_finish`` walks up as far as that reaches, in a loop, because chains of parents can be longer than Python's stack.
+child of a BLOCKED job is DONE, or forgotten, the job goes on to its follow-on or is DONE itself, which may in turn free
+its parent; ``_finish`` walks up as far as that reaches, in a loop, because chains of parents can be longer than
+Python's stack.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from jobtree.errors import BrokenInvariant
-from jobtree.events import ROOT_PARENT, Changes, Children, Event, GoesOn, Job, Request, Spec, State
+from jobtree.events import ROOT_PARENT, Below, Changes, Children, Event, GoesOn, Job, Request, Spec, State
 
 TRANSITIONS: Mapping[tuple[State, Event], tuple[State, ...]] = {
     (State.READY, Event.ISSUED): (State.ISSUED,),
@@ -36,8 +37,16 @@ TRANSITIONS: Mapping[tuple[State, Event], tuple[State, ...]] = {
     (State.ISSUED, Event.LOST): (State.READY, State.FAILED),
     (State.BLOCKED, Event.CHILDREN_DONE): (State.READY, State.DONE),
     (State.FAILED, Event.RENEWED): (State.READY,),
+    (State.READY, Event.MARKED_DONE): (State.DONE,),
+    (State.ISSUED, Event.MARKED_DONE): (State.DONE,),
+    (State.FAILED, Event.MARKED_DONE): (State.DONE,),
+    (State.READY, Event.FORGOTTEN): (),
+    (State.ISSUED, Event.FORGOTTEN): (),
+    (State.BLOCKED, Event.FORGOTTEN): (),
+    (State.FAILED, Event.FORGOTTEN): (),
 }
-"""Every legal pair of state and event, with the states that may follow. Drawn in the documents from here."""
+"""Every legal pair of state and event, with the states that may follow; none: the job is no more, in any state. Drawn
+in the documents from here."""
 
 
 class Tree:
@@ -214,6 +223,45 @@ class Tree:
                 self._count(shape, State.READY, number)
         return renewed
 
+    def renew(self, job: Job) -> None:
+        """A FAILED job, read from the store, gets its tries back and is READY."""
+        self._move(job, Event.RENEWED, State.READY)
+        job.tries = job.losses = 0
+        job.alone = False
+        self.changes.forgiven.append(job.id)
+        self.changes.touched[job.id] = job
+
+    def mark_done(self, job: Job) -> None:
+        """A job is taken as DONE although its target has not run: READY or FAILED, read from the store, or ISSUED.
+
+        Its chain ends there, because nobody knows what it would have left. Reports of its attempt are stale.
+        """
+        self.changes.forgiven.append(job.id)
+        self._finish(job, Event.MARKED_DONE)
+
+    def forget(self, job: Job, below: Below) -> None:
+        """A job and all that is below it are gone as if it had never been added; its parent goes on if it was the last.
+
+        job: READY or FAILED, read from the store, or the record of one that is going on; not the root. The store
+        deletes the rows.
+        """
+        if (job.state, Event.FORGOTTEN) not in TRANSITIONS or job.parent == ROOT_PARENT:
+            raise BrokenInvariant(f"this cannot be forgotten: {job!r}")
+        for id in below.going_on:
+            self._leave(self.jobs[id])
+        for shape, numbers in below.counts.items():
+            for state in State:
+                self._count(shape, state, -numbers[state])
+        self._count(job.shape, job.state, -1)
+        self._leave(job)
+        self.changes.global_dirs.extend(below.global_dirs)
+        if job.has_global:
+            self.changes.global_dirs.append(job.id)
+        self.changes.forgotten.append(job.id)
+        parent = self._one_less(job.parent, job)
+        if parent is not None:
+            self._finish(parent, Event.CHILDREN_DONE)
+
     def bundle_over(self, bundle: int) -> None:
         """Forget a bundle; every job of it must have been reported."""
         members = self.bundles.pop(bundle, set())
@@ -254,9 +302,9 @@ class Tree:
         self.changes.touched[job.id] = job
 
     def _leave(self, job: Job) -> None:
-        """The record goes; the store keeps the row."""
-        del self.jobs[job.id]
-        self.with_global_dir -= job.has_global
+        """The record goes, if there is one; the store keeps the row."""
+        if self.jobs.pop(job.id, None) is not None:
+            self.with_global_dir -= job.has_global
         members = self.bundles.get(job.bundle)
         if members is not None:
             members.discard(job.id)
@@ -264,10 +312,10 @@ class Tree:
 
     def _finish(self, job: Job, event: Event) -> None:
         """The job is DONE; go up to its parent, and on as long as that makes the parent DONE too."""
+        changes = self.changes
         while True:
             self._move(job, event, State.DONE)
             self._leave(job)
-            changes = self.changes
             changes.touched.pop(job.id, None)
             changes.specs.pop(job.id, None)
             changes.done.append(job.id)
@@ -275,19 +323,24 @@ class Tree:
                 changes.global_dirs.append(job.id)
             if job.parent == ROOT_PARENT:
                 return
-            parent = self.jobs.get(job.parent)
-            if parent is None or parent.state is not State.BLOCKED or parent.pending < 1:
-                raise BrokenInvariant(f"{job!r} is done and its parent is {parent!r}")
-            parent.pending -= 1
-            changes.touched[parent.id] = parent
-            if parent.pending:
-                return
-            if parent.has_next:
-                parent.step += 1
-                self._move(parent, Event.CHILDREN_DONE, State.READY)
-                self._leave(parent)
+            parent = self._one_less(job.parent, job)
+            if parent is None:
                 return
             job, event = parent, Event.CHILDREN_DONE
+
+    def _one_less(self, id: int, job: Job) -> Optional[Job]:
+        """This child of a BLOCKED job is no more. Returns the parent if that is to be DONE now as well."""
+        parent = self.jobs.get(id)
+        if parent is None or parent.state is not State.BLOCKED or parent.pending < 1:
+            raise BrokenInvariant(f"{job!r} is done and its parent is {parent!r}")
+        parent.pending -= 1
+        self.changes.touched[parent.id] = parent
+        if parent.pending or not parent.has_next:
+            return None if parent.pending else parent
+        parent.step += 1
+        self._move(parent, Event.CHILDREN_DONE, State.READY)
+        self._leave(parent)
+        return None
 
     def _move(self, job: Job, event: Event, to: State, shape: Optional[int] = None) -> None:
         if to not in TRANSITIONS.get((job.state, event), ()):

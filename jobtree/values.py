@@ -38,6 +38,15 @@ SELECT p.token, p.value, p.file FROM reach CROSS JOIN promised AS p ON p.token =
 """
 
 
+_BY_WHOM = """
+WITH RECURSIVE above (holder) AS (
+    SELECT holder FROM mentions WHERE token = ?
+    UNION
+    SELECT m.holder FROM above CROSS JOIN mentions AS m ON m.token = above.holder
+)
+SELECT holder FROM above WHERE typeof(holder) = 'integer' AND holder != ?
+"""
+
 _AT_ONCE = 500
 """How many jobs are asked for in one statement."""
 
@@ -199,6 +208,21 @@ class Values:
             return {}
         rows = self._connection.execute(_WITHIN_REACH, (job,))
         return {token: value if file is None else file for token, value, file in rows}
+
+    def who_waits(self, job: int, tokens: Iterable[bytes]) -> list[int]:
+        """See ``Store.who_waits``."""
+        found: set[int] = set()
+        known = self._tokens_of(job)
+        for token in tokens:
+            kept = self._connection.execute("SELECT 1 FROM promised WHERE token = ?", (token,)).fetchone()
+            if kept is None and token not in known:
+                found.update(row[0] for row in self._connection.execute(_BY_WHOM, (token, job)))
+        return sorted(found)
+
+    def _tokens_of(self, job: int) -> set[bytes]:
+        return {
+            row[0] for row in self._connection.execute("SELECT token FROM mentions WHERE holder = ?", (job,))
+        }
 
     def result(self) -> dict[bytes, Any]:
         """The run's result with all that it mentions, as ``of_job``; empty if the root has not ended."""

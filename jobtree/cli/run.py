@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import files, options
-from jobtree.cli import hosts, program
+from jobtree.cli import hosts, program, steer
 from jobtree.errors import DamagedFile, UsageError
 from jobtree.options import OPTIONS, Settings, backend_options
 from jobtree.paths import TreePaths
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run nothing; say of every host of --sshHosts whether it can be used, and what is wrong if not",
     )
+    steer.add_arguments(parser)
     options.add_options(parser)
     parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
     return parser
@@ -92,6 +93,10 @@ def _command(argv: Sequence[str]) -> int:
     if arguments.removeService:
         return after_reboot.remove(program.tree_of(arguments))
     given = _given(arguments)
+    asked = steer.request(arguments, given)
+    status = steer.steer(program.tree_of(arguments), asked) if asked is not None else None
+    if status is not None:
+        return status
     paths = TreePaths(os.path.abspath(program.tree_of(arguments)))
     settings = _settings(paths, given)
     command = given.get("command")

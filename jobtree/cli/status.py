@@ -187,6 +187,9 @@ def _check(paths: TreePaths, as_json: bool) -> int:
 
 def _as_text(seen: Snapshot, verbose: bool, most: int, disk: View) -> list[str]:
     lines = [f"{one_line(seen.root)}: {_state(seen)}"]
+    if seen.paused is not None and seen.state != snapshot.COMPLETE:
+        go_on = f"jobTreeRun --goOn {one_line(shlex.quote(seen.root))}"
+        lines.append(f"paused by {one_line(seen.paused)}: nothing is issued. Go on with: {go_on}")
     meaning = (
         _MEANING
         if seen.state == snapshot.RUNNING
@@ -257,6 +260,7 @@ def _as_json(seen: Snapshot, verbose: bool) -> dict[str, Any]:
         "jobTree": seen.root,
         "state": seen.state,
         "master": seen.master._asdict() if seen.master is not None else None,
+        "paused": seen.paused,
         "counts": seen.counts._asdict(),
         "classes": [{**kind._asdict(), "counts": kind.counts._asdict()} for kind in seen.classes],
     }

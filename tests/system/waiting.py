@@ -90,6 +90,10 @@ class Running:
         """Send it a signal."""
         self.process.send_signal(number)
 
+    def said(self) -> str:
+        """What it has told on standard error until now."""
+        return self._err.read_text()
+
     def ended(self) -> Ran:
         """Wait for its end; how that was."""
         status = self.process.wait(DEADLINE_SECONDS)

@@ -259,6 +259,27 @@ def test_room_is_what_is_free_and_one_more_for_each_slot(bench: Bench) -> None:
     assert rooms == [8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
 
 
+def test_limits_that_are_raised_start_what_waits_and_those_that_are_lowered_end_nothing(bench: Bench) -> None:
+    bench.issue(("a", 2), ("b", 2), ("c", 2), ("d", 2))
+    bench.machine.set_limits(6, 8 * GIB)
+    assert bench.machine.poll(0.0) == []
+    assert bench.started == "a b c"
+
+    bench.machine.set_limits(2, 8 * GIB)
+    assert bench.machine.queue_room() == 0
+    assert "there are 0 cores" in bench.machine.why_waiting("r.d")
+    bench.end("a")
+    bench.end("b")
+    assert bench.started == "a b c"
+    bench.end("c")
+    assert bench.started == "a b c d"
+    assert bench.machine.capacity().cpu == 2
+    with pytest.raises(NeverFits, match="cores"):
+        bench.machine.issue([job("e", 3)])
+    with pytest.raises(ValueError, match="expected more than 0"):
+        bench.machine.set_limits(0, None)
+
+
 def test_grace_is_sigterm_first_and_sigkill_when_it_is_over(bench: Bench) -> None:
     bench.issue(("a", 1))
 

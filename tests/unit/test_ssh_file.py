@@ -101,9 +101,12 @@ def test_memory_limits_and_devices_are_counted() -> None:
 def test_limits_over_all_hosts_hold() -> None:
     places = [place("one", 4), place("two", 4)]
 
-    started = Placement(most_cpu=3000).place({str(number): Need(1000, 0) for number in range(9)}, places)
-
+    placement = Placement(cpu=3)
+    started = placement.place({str(number): Need(1000, 0) for number in range(9)}, places)
     assert len(started) == 3
+
+    placement.set_limits(5, None)
+    assert len(placement.place({str(number): Need(1000, 0) for number in range(3, 9)}, places)) == 2
 
 
 def test_a_host_to_avoid_is_used_only_where_there_is_no_other() -> None:

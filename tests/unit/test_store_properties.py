@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import rule
 
 from jobtree import removing
-from jobtree.events import Changes, Job
+from jobtree.events import Below, Changes, Job
 from jobtree.store import _JOB, Store, _job
 from tests.unit.tree_histories import SHAPES, Histories, Rows, StoredTree, fields
 
@@ -56,6 +56,14 @@ class Both:
         """In both."""
         self.store.renew_failed()
         self.simple.renew_failed()
+
+    def below(self, id: int) -> Below:
+        """The same from both."""
+        found, simple = self.store.below(id), self.simple.below(id)
+        assert {s: list(n) for s, n in found.counts.items()} == {s: list(n) for s, n in simple.counts.items()}
+        assert sorted(found.going_on) == sorted(simple.going_on)
+        assert sorted(found.global_dirs) == sorted(simple.global_dirs)
+        return found
 
     def held_jobs(self) -> Iterable[Job]:
         """As a new master finds them."""

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 
 from jobtree.errors import BrokenInvariant
-from jobtree.events import Changes, Children, GoesOn, Job, Spec, State
+from jobtree.events import Below, Changes, Children, GoesOn, Job, Spec, State
 from jobtree.tree import Tree
 
 ROOT = 1
@@ -482,3 +482,119 @@ def test_changes_are_handed_over_once() -> None:
 
     assert tree.take_changes()
     assert not tree.take_changes()
+
+
+# -- by request ------------------------------------------------------------------------------------------------
+
+NOTHING = Below({}, (), ())
+
+
+def tree_with_children(number: int, follow_on: Optional[Spec] = None, **more: Any) -> tuple[Tree, list[Job]]:
+    """A blocked root whose children are issued in bundle 2."""
+    tree, root = tree_with_issued_root()
+    tree.succeeded(ROOT, 1, children(number), follow_on)
+    tree.bundle_over(1)
+    return tree, issue(tree, *range(2, 2 + number), bundle=2, parent=ROOT, **more)
+
+
+def test_one_failed_job_is_renewed_and_its_failure_counts_no_more() -> None:
+    tree, (job, other) = tree_with_children(2)
+    tree.failed(job.id, 1)
+    tree.failed(other.id, 1)
+    tree.take_changes()
+
+    tree.renew(job)
+
+    changes = done(tree)
+    assert (job.state, job.tries, job.losses, job.alone) == (State.READY, 0, 0, False)
+    assert tree.totals == [1, 0, 1, 1, 0]
+    assert (changes.forgiven, list(changes.touched)) == ([job.id], [job.id])
+
+
+@pytest.mark.parametrize("state", [State.READY, State.ISSUED])
+def test_a_job_that_has_not_failed_is_not_renewed(state: State) -> None:
+    tree = tree_with_root()
+    with pytest.raises(BrokenInvariant, match="tries renewed"):
+        tree.renew(Job(ROOT, 0, SHAPE, state))
+
+
+def test_what_is_marked_done_while_it_is_issued_frees_its_parent_and_its_report_is_stale() -> None:
+    tree, (job,) = tree_with_children(1, spec())
+
+    tree.mark_done(job)
+
+    changes = done(tree)
+    assert tree.totals == [1, 0, 0, 0, 1]
+    assert (changes.done, changes.forgiven) == ([job.id], [job.id])
+    assert changes.touched[ROOT].state is State.READY
+    assert not tree.succeeded(job.id, 1)
+    assert tree.stale == 1
+    tree.bundle_over(2)
+
+
+def test_what_is_ready_or_has_failed_is_marked_done_as_it_was_read_from_the_store() -> None:
+    tree, (failed, given_back) = tree_with_children(2)
+    tree.failed(failed.id, 1)
+    tree.recalled(given_back.id, 1)
+    tree.take_changes()
+
+    tree.mark_done(Job(failed.id, ROOT, SHAPE, State.FAILED, has_global=True))
+    tree.mark_done(Job(given_back.id, ROOT, SHAPE))
+
+    changes = done(tree)
+    assert tree.complete
+    assert changes.done == [failed.id, given_back.id, ROOT]
+    assert changes.global_dirs == [failed.id]
+
+
+def test_what_waits_for_its_children_is_not_marked_done() -> None:
+    tree, _ = tree_with_children(1)
+    with pytest.raises(BrokenInvariant, match="marked done"):
+        tree.mark_done(tree.jobs[ROOT])
+
+
+def test_a_forgotten_job_is_not_counted_and_its_parent_waits_for_the_others() -> None:
+    tree, (job, other) = tree_with_children(2, spec())
+
+    tree.forget(job, NOTHING)
+
+    changes = done(tree)
+    assert tree.totals == [0, 1, 1, 0, 0]
+    assert (changes.forgotten, changes.done) == ([job.id], [])
+    assert tree.jobs[ROOT].pending == 1
+    assert not tree.succeeded(job.id, 1)
+    tree.succeeded(other.id, 1)
+    assert tree.totals == [1, 0, 0, 0, 1]
+
+
+def test_forgetting_the_last_child_ends_all_above_that_have_nothing_more_to_do() -> None:
+    tree, (job,) = tree_with_children(1)
+    tree.succeeded(job.id, 1, children(1))
+    issue(tree, 9, bundle=3, parent=job.id)
+
+    tree.forget(tree.jobs[9], NOTHING)
+
+    changes = done(tree)
+    assert changes.done == [job.id, ROOT]
+    assert tree.totals == [0, 0, 0, 0, 2]
+
+
+def test_all_that_is_below_a_forgotten_job_is_gone_too_whatever_state_it_is_in() -> None:
+    tree, (top, other) = tree_with_children(2)
+    tree.succeeded(top.id, 1, children(3, OTHER))
+    grandchild = Job(10, top.id, OTHER, has_global=True)
+    tree.issued(4, [grandchild])
+    done(tree)
+
+    tree.forget(tree.jobs[top.id], Below({OTHER: (2, 1, 0, 0, 0)}, [10], [10]))
+
+    changes = done(tree)
+    assert (changes.forgotten, changes.global_dirs) == ([top.id], [10])
+    assert (tree.with_global_dir, tree.in_bundle(4)) == (0, [])
+    assert tree.counts[OTHER] == [0, 0, 0, 0, 0]
+    assert sorted(tree.jobs) == [ROOT, other.id]
+
+
+def test_the_root_is_not_forgotten() -> None:
+    with pytest.raises(BrokenInvariant, match="cannot be forgotten"):
+        tree_with_root().forget(Job(ROOT, 0, SHAPE), NOTHING)

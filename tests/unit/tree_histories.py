@@ -14,7 +14,7 @@ from typing import Any, Optional, Protocol
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobtree.events import ROOT_PARENT, Changes, Children, GoesOn, Job, Spec, State
+from jobtree.events import ROOT_PARENT, Below, Changes, Children, GoesOn, Job, Spec, State
 from jobtree.schema import ChildRow
 from jobtree.tree import Tree
 
@@ -33,6 +33,8 @@ class StoredTree(Protocol):
     def write(self, changes: Changes, counts: dict[int, list[int]]) -> None: ...
 
     def renew_failed(self) -> None: ...
+
+    def below(self, id: int) -> Below: ...
 
     def held_jobs(self) -> Iterable[Job]: ...
 
@@ -67,8 +69,24 @@ class Rows:
                 self.payloads[id] = None if spec is None else spec.packed[0]
         for id in changes.done:
             del self.jobs[id], self.payloads[id]
+        for top in changes.forgotten:
+            for id in [top, *(job.id for job in self._below(top))]:
+                del self.jobs[id], self.payloads[id]
         for shape in changes.shapes:
             self.by_shape[shape] = list(counts[shape])
+
+    def below(self, id: int) -> Below:
+        """All that is below a job, at any depth."""
+        found = self._below(id)
+        counts: dict[int, list[int]] = {}
+        for job in found:
+            counts.setdefault(job.shape, [0] * len(State))[job.state] += 1
+        going_on = [job.id for job in found if job.state in (State.ISSUED, State.BLOCKED)]
+        return Below(counts, going_on, [job.id for job in found if job.has_global])
+
+    def _below(self, id: int) -> list[Job]:
+        found = [job for job in self.jobs.values() if job.parent == id]
+        return [*found, *(job for child in found for job in self._below(child.id))]
 
     def renew_failed(self) -> None:
         """FAILED rows become READY and have all their tries."""
@@ -208,6 +226,44 @@ class Histories(RuleBasedStateMachine):
         self.rows.renew_failed()
         self.commit()
         assert not self.tree.totals[State.FAILED]
+
+    @precondition(lambda self: self.tree.totals[State.FAILED])
+    @rule(data=st.data())
+    def renews_the_tries_of_one(self, data: st.DataObject) -> None:
+        self.commit()
+        job = data.draw(st.sampled_from(self.in_state(State.FAILED)))
+        self.tree.renew(job)
+        self.commit()
+        assert job.id in [other.id for other in self.in_state(State.READY)]
+
+    def pick(self, data: st.DataObject, *states: State) -> Job:
+        """A job in one of these states, as a request finds it: in the tree if it is going on, else in the store."""
+        self.commit()
+        found = data.draw(st.sampled_from([job for state in states for job in self.in_state(state)]))
+        return self.tree.jobs.get(found.id) or found
+
+    @precondition(lambda self: self.tree.totals[State.READY] or self.tree.totals[State.FAILED])
+    @rule(data=st.data())
+    def marks_as_done(self, data: st.DataObject) -> None:
+        job = self.pick(data, State.READY, State.ISSUED, State.FAILED)
+        done = self.tree.totals[State.DONE]
+        self.tree.mark_done(job)
+        assert self.tree.totals[State.DONE] > done
+        self.commit()
+        assert job.id not in self.rows.all_jobs()
+
+    @precondition(lambda self: not self.tree.complete)
+    @rule(data=st.data())
+    def forgets_a_job_with_all_below_it(self, data: st.DataObject) -> None:
+        job = self.pick(data, State.READY, State.ISSUED, State.BLOCKED, State.FAILED)
+        if job.parent == ROOT_PARENT:
+            return
+        below = self.rows.below(job.id)
+        before, done = len(self.rows.all_jobs()), self.tree.totals[State.DONE]
+        self.tree.forget(job, below)
+        self.commit()
+        freed = self.tree.totals[State.DONE] - done
+        assert len(self.rows.all_jobs()) == before - 1 - below.total - freed
 
     @rule()
     def forgets_bundles_that_are_over(self) -> None:
