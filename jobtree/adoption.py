@@ -459,7 +459,7 @@ class Adopter:
         # Relative to the tree in the store, so that the tree can be moved.
         self.store.note_failure(row._replace(log=row.log and os.path.relpath(row.log, self.paths.root)))
         if given_up:
-            self.collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
+            self.collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self.paths.root)))
         else:
             self.collected.retry.append((job.id, before + 1))
             text = f"job {job_name(job.id)} ({name}) failed, attempt {attempt}, and is tried again: {failure.message}"

@@ -307,9 +307,7 @@ class Attempt:
         try:
             if isinstance(error, CannotPickle) and error.__cause__ is not None:
                 error = error.__cause__  # it may be from a method of the user's
-            trace = error.__traceback__
-            while trace is not None and _is_not_the_users(trace):
-                trace = trace.tb_next
+            trace = users_part(error)
             # Without a line of the user's code in it, a traceback says nothing that the message does not.
             shown = (
                 "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
@@ -362,6 +360,14 @@ def _may_have_run_code(outcome: tuple[Any, ...], value: Any) -> bool:
     """Whether storing what a target left may have called methods of the user's classes."""
     count, follow_on, _, kept = outcome[_COUNT:]
     return bool(count) or follow_on is not None or (kept is not None and type(value) not in _PLAIN)
+
+
+def users_part(error: BaseException) -> Optional[TracebackType]:
+    """The traceback of an error from the first line of the user's code on; None if there is none of it."""
+    trace = error.__traceback__
+    while trace is not None and _is_not_the_users(trace):
+        trace = trace.tb_next
+    return trace
 
 
 def _is_not_the_users(trace: TracebackType) -> bool:

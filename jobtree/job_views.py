@@ -56,7 +56,7 @@ def failed(paths: TreePaths, most: int) -> View:
 def _failure(paths: TreePaths, job: JobSeen) -> str:
     if job.failure is None:
         return f"Job {job_name(job.id)} ({one_line(job.name)}) was given up; why is not stored."
-    return report.describe_failure(_found(paths, job.failure), given_up=job.state == "failed")
+    return report.describe_failure(_found(paths, job.failure), job.state == "failed", paths.root)
 
 
 def _found(paths: TreePaths, row: FailureRow) -> FailureRow:

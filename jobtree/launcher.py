@@ -41,7 +41,8 @@ NOTICE = "notice"
 
 
 def command(role: str, *arguments: str) -> list[str]:
-    """The argument list that starts this module in a fresh interpreter: role "launcher", "worker" or "supervised"."""
+    """The argument list that starts this module in a fresh interpreter: role "launcher", "worker", "supervised" or
+    "debug"."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # Not -m: jobtree need not be on the recorded sys.path, and the working directory must not be searched for it.
     code = (
@@ -58,6 +59,13 @@ def main(arguments: list[str]) -> None:
         parent, fd, run, mode = int(arguments[2]), int(arguments[3]), arguments[4], arguments[5]
         processtree.die_with_parent(parent)
         status = Launcher(root, socket.socket(fileno=fd), run, mode).serve()
+    elif role == "debug":
+        from jobtree import debugging  # workers are forked without it
+
+        recorded = _take_over(root)
+        os.chdir(recorded.directory)
+        _import_all(recorded)
+        status = debugging.run(root, arguments[2])
     else:
         parent, bundle = int(arguments[2]), int(arguments[3])
         recall = int(arguments[4]) if role == "supervised" else None

@@ -257,7 +257,7 @@ class Packer:
         failure = Failure("resources", why, "", "", 0, 0)
         row = FailureRow(job.id, job.attempt, shape.name, failure, None, None, None, clock.wall())
         self._store.note_failure(row)
-        collected.news.append(News(logging.CRITICAL, describe_failure(row, True)))
+        collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self._paths.root)))
         self._store.write(self._tree.take_changes(), self._tree.counts)
         return True
 

@@ -13,14 +13,16 @@ forgotten, or never was.
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from jobtree import statistics
 from jobtree.contents import failure_from_json, failure_of, failure_to_json
 from jobtree.events import ROOT_PARENT, State
 from jobtree.schema import FailureRow
+from jobtree.values import WITHIN_REACH
 
 MOST_ROWS = 1000
 """More are given to nobody at once; whoever wants them asks again, after the last one."""
@@ -50,11 +52,13 @@ _FAILED = "SELECT id, parent FROM jobs INDEXED BY held WHERE state > 0 AND state
 _PARENT = "SELECT parent FROM jobs WHERE id = ?"
 _BUNDLE = "SELECT name, backend, host, created FROM bundles WHERE id = ?"
 
+_TARGET = "SELECT payload FROM jobs WHERE id = ?"
+
 STATEMENTS: Mapping[str, str] = {
     "one job": _ONE, "jobs below": _BELOW, "jobs in a state": _IN_STATE, "its failure": _FAILURE, "failed": _FAILED,
-    "parent": _PARENT, "bundle": _BUNDLE,
+    "parent": _PARENT, "bundle": _BUNDLE, "target": _TARGET,
 }  # fmt: skip
-"""All of them; none may look at a whole table."""
+"""All of them but that for kept promises, which is in jobtree.values; none may look at a whole table."""
 
 
 class JobSeen(NamedTuple):
@@ -88,6 +92,21 @@ class BundleSeen(NamedTuple):
     backend: str
     host: Optional[str]
     created: float
+
+
+class StoredTarget(NamedTuple):
+    """What a job is to run next, as it is stored: the request as in ``JobSeen``, the pickle, and the kept promises that
+    it can ask for, as bytes or the name of a file. As much as a bundle with this job alone holds."""
+
+    state: str
+    name: str
+    step: int
+    attempt: int
+    memory: int
+    cpu: float
+    time: float
+    payload: bytes
+    values: Mapping[bytes, Union[bytes, str]]
 
 
 class Details(NamedTuple):
@@ -141,6 +160,26 @@ def details(connection: sqlite3.Connection, id: int, limit: int = 5) -> Optional
         tuple(below),
         tuple(one for one in seen if one is not None),
         more,
+    )
+
+
+def target(connection: sqlite3.Connection, id: int) -> Optional[StoredTarget]:
+    """The target of the job of this number; None if there is no such job, or nothing more to be run of it."""
+    found = job(connection, id)
+    row = connection.execute(_TARGET, (id,)).fetchone()
+    if found is None or row is None:
+        return None
+    kept = connection.execute(WITHIN_REACH, (id,)).fetchall()
+    values = {token: value if file is None else file for token, value, file in kept}
+    asked = (found.memory, found.cpu, found.time)
+    return StoredTarget(
+        found.state,
+        found.name,
+        found.step,
+        found.attempt,
+        *asked,
+        row[0] if row[0] is not None else b"",
+        values,
     )
 
 
@@ -231,6 +270,30 @@ def _details_from_json(stored: Any) -> Optional[Details]:
     )
 
 
+def _target_to_json(found: Optional[StoredTarget]) -> Any:
+    if found is None:
+        return None
+    values = {
+        _text(token): [isinstance(v, str), v if isinstance(v, str) else _text(v)]
+        for token, v in found.values.items()
+    }
+    return {**found._asdict(), "payload": _text(found.payload), "values": values}
+
+
+def _target_from_json(stored: Any) -> Optional[StoredTarget]:
+    if stored is None:
+        return None
+    values = {
+        base64.b64decode(token): value if is_file else base64.b64decode(value)
+        for token, (is_file, value) in stored["values"].items()
+    }
+    return StoredTarget(**{**stored, "payload": base64.b64decode(stored["payload"]), "values": values})
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
 class _Question(NamedTuple):
     ask: Callable[..., Any]
     to_json: Callable[[Any], Any]
@@ -250,6 +313,7 @@ _QUESTIONS: Mapping[str, _Question] = {
     "children": _Question(children, _jobs_to_json, _jobs_from_json),
     "in_state": _Question(_asked_state, _jobs_to_json, _jobs_from_json),
     "statistics": _Question(statistics.rows, _as_it_is, _as_it_is),
+    "target": _Question(target, _target_to_json, _target_from_json),
 }
 
 

@@ -24,8 +24,8 @@ from jobtree.shown import one_line, shown
 log: logging.Logger = logging.getLogger("jobtree")
 
 
-def describe_failure(row: FailureRow, given_up: bool) -> str:
-    """A failure for people, in a few lines or a few dozen."""
+def describe_failure(row: FailureRow, given_up: bool, root: str) -> str:
+    """A failure for people, in a few lines or a few dozen; root: the job tree."""
     failure = row.failure
     what = "failed and is given up" if given_up else "failed and will be tried again"
     where = f"attempt {row.attempt} on {row.host or 'an unknown host'}, bundle {row.bundle or '-'}"
@@ -35,6 +35,10 @@ def describe_failure(row: FailureRow, given_up: bool) -> str:
         f"Job {job_name(row.job)} ({one_line(row.name)}) {what}: {_indented(failure.message).strip()}",
         f"  {where}, {clock.text(row.moment)}, reason: {failure.kind}",
     ]
+    lines.append(
+        f"  to run it here, under a debugger: jobTreeRun --jobTree {one_line(shlex.quote(root))} --debug "
+        f"{job_name(row.job)}"
+    )
     if failure.traceback:
         lines.append(_indented(failure.traceback))
     if row.log is not None and failure.log_end > failure.log_start:

@@ -28,7 +28,7 @@ Holder = Union[int, bytes]
 _OF_GONE = "FROM mentions WHERE holder IN (SELECT holder FROM temp.gone)"
 _OF_LOOSE = "FROM promised WHERE token IN (SELECT token FROM temp.loose)"
 _NOBODY = "NOT EXISTS (SELECT 1 FROM mentions WHERE mentions.token = loose.token)"
-_WITHIN_REACH = """
+WITHIN_REACH = """
 WITH RECURSIVE reach (token) AS (
     SELECT token FROM mentions WHERE holder = ?
     UNION
@@ -206,7 +206,7 @@ class Values:
         """The kept values that a job's target can ask for, directly or through another value: bytes or file name."""
         if not self._mentions and job != RESULT:
             return {}
-        rows = self._connection.execute(_WITHIN_REACH, (job,))
+        rows = self._connection.execute(WITHIN_REACH, (job,))
         return {token: value if file is None else file for token, value, file in rows}
 
     def who_waits(self, job: int, tokens: Iterable[bytes]) -> list[int]:

@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run nothing; say of every host of --sshHosts whether it can be used, and what is wrong if not",
     )
+    parser.add_argument(
+        "--debug",
+        metavar="JOB",
+        help="run a job that has failed or is ready here, without any effect on the tree; an error leads into pdb",
+    )
     steer.add_arguments(parser)
     options.add_options(parser)
     parser.set_defaults(**{option.dest: _NOT_GIVEN for option in (*OPTIONS, *backend_options())})
@@ -93,6 +98,10 @@ def _command(argv: Sequence[str]) -> int:
     if arguments.removeService:
         return after_reboot.remove(program.tree_of(arguments))
     given = _given(arguments)
+    if arguments.debug is not None:
+        from jobtree.cli import debug
+
+        return debug.debug(program.tree_of(arguments), arguments.debug)
     asked = steer.request(arguments, given)
     status = steer.steer(program.tree_of(arguments), asked) if asked is not None else None
     if status is not None:

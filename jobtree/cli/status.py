@@ -205,9 +205,9 @@ def _as_text(seen: Snapshot, verbose: bool, most: int, disk: View) -> list[str]:
     if verbose:
         lines += _running(seen)
         for row in seen.failed:
-            lines += ["", report.describe_failure(row, given_up=True)]
+            lines += ["", report.describe_failure(row, True, seen.root)]
         for row in seen.retried:
-            lines += ["", report.describe_failure(row, given_up=False)]
+            lines += ["", report.describe_failure(row, False, seen.root)]
         if seen.counts.failed > len(seen.failed):
             lines += ["", f"{seen.counts.failed - len(seen.failed)} more have failed"]
         if seen.failed or seen.retried:

@@ -102,6 +102,7 @@ def start(bench: Bench) -> Running:
 FAILURE = """\
 Job LEAF-2 (script.leaf) failed and is given up: ValueError: one is no good
   attempt 1 on HOST, bundle RUN.B, TIME, reason: exception
+  to run it here, under a debugger: jobTreeRun --jobTree DIR/tree --debug LEAF-2
     Traceback (most recent call last):
       File "DIR/script.py", line 27, in leaf
         raise ValueError("one is no good")
