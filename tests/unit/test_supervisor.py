@@ -34,7 +34,7 @@ def paths(tmp_path: Path) -> TreePaths:
 def make_bundle(paths: TreePaths, **told: Any) -> None:
     supervision = tuple(
         Supervision(
-            **{"lease": 5.0, "grace": 1.0, "library": VERSION, "python": PYTHON, "time_limit": 0.0, **told}
+            **{"lease": 60.0, "grace": 1.0, "library": VERSION, "python": PYTHON, "time_limit": 0.0, **told}
         )
     )
     header = BundleHeader(
