@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from jobtree import debugging, environment, files, launcher, lock, removing, snapshot
-from jobtree.cli import job_views
+from jobtree import debugging, environment, files, job_views, launcher, lock, removing, snapshot
 from jobtree.environment import Environment
 from jobtree.errors import DamagedFile, UsageError
 from jobtree.frames import BundleJob

@@ -10,8 +10,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from jobtree import lock, options, requests, snapshot, steering_requests
-from jobtree.cli import job_views
+from jobtree import job_views, lock, options, requests, snapshot, steering_requests
 from jobtree.errors import AnotherMaster, UsageError
 from jobtree.options import OPTIONS
 from jobtree.paths import TreePaths
