@@ -50,10 +50,7 @@ def refused(error: OSError, path: str, kind: type[StorageError] = StorageError) 
         errno.EACCES: "Check who owns it and its mode; a job tree belongs to the user who made it.",
         errno.EIO: "The disk or the network file system failed. Once it is well, start the same command again: "
         "it goes on from what is safely on disk.",
-    }.get(
-        error.errno or 0,
-        "Once that is mended, start the same command again; it goes on from the last commit.",
-    )
+    }.get(error.errno or 0, "Once that is mended, start the same command again: it goes on from there.")
     return kind(f"{path}: {what}. {advice}")
 
 
@@ -136,11 +133,14 @@ def replace_durably(path: str, data: bytes) -> None:
         raise refused(error, path) from error
 
 
-def replace(path: str, data: bytes) -> None:
-    """The same for what need not survive a power cut. Raises StorageError."""
+def replace(path: str, data: bytes, mode: int = 0o600, group: int = -1) -> None:
+    """The same for what need not survive a power cut. group: its number, -1 for our own. Raises StorageError."""
     temporary = f"{path}.{os.getpid()}.new"
     write_new(temporary, data)
     try:
+        if (mode, group) != (0o600, -1):
+            os.chown(temporary, -1, group)
+            os.chmod(temporary, mode)
         _rename(temporary, path)
     except OSError as error:
         raise refused(error, path) from error

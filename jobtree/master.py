@@ -42,6 +42,7 @@ from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
 from jobtree.room import Room
+from jobtree.sharing import Sharing
 from jobtree.steering import Steering
 from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
@@ -81,6 +82,7 @@ class Master:
 
     batch and big are the batch systems of --batchSystem and --bigBatchSystem.
     make_backend: makes the batch systems of earlier starts, by name, if any bundle is still in them.
+    sharing: with a group that may look at the tree.
     After ``run`` returns, ``stopped_by`` says why it ended early: the number of a signal, a sentence, or None; ``left``
     how many bundles go on without us, by batch system.
     """
@@ -96,6 +98,7 @@ class Master:
         run: str,
         make_backend: Optional[Make] = None,
         big: Optional[AbstractBatchSystem] = None,
+        sharing: Optional[Sharing] = None,
     ) -> None:
         self.tree = tree
         self.stopped_by: int | str | None = None
@@ -128,7 +131,9 @@ class Master:
             lambda: obeyer.paused,
         )  # fmt: skip
         self.outlook: Outlook = Outlook(store, tree, self._bundles, self._room)
-        self._steering = Steering(paths, store, explainer, obeyer, self._enforcer, self._bundles, self.stop)
+        self._steering = Steering(
+            paths, store, explainer, obeyer, self._enforcer, self._bundles, self.stop, sharing
+        )
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}

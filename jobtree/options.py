@@ -123,6 +123,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--stats", "stats", False, FLAG, CORE, "Record each target for jobTreeStats: where, when, what it used."),
     Option("--durable", "durable", "full", DURABLE, CORE,
            "Sync the tree and targets' files (full), or only the tree."),
+    Option("--shareWith", "share_with", None, OPTIONAL_TEXT, CORE,
+           "A group that may look at status and logs, and change nothing."),
     Option("--batchSystem", "batch_system", "singleMachine", TEXT, BATCH_SYSTEM,
            "What runs the jobs; default: singleMachine."),
     Option("--acidTestSeed", "acid_test_seed", None, MAYBE_POSITIVE_COUNT, BATCH_SYSTEM,
@@ -243,6 +245,7 @@ class Settings:
     job_tree: Optional[str] = None
     stats: bool = False
     durable: str = "full"
+    share_with: Optional[str] = None
     batch_system: str = "singleMachine"
     acid_test_seed: Optional[int] = None
     max_threads: Optional[int] = None

@@ -6,6 +6,7 @@
     synced                     is there unless a sync has failed (jobtree.soundness)
     lock, lock.json            held, and described, by the master that runs it (jobtree.lock)
     status.json                how far it is, where nobody else can read the database (jobtree.published)
+    report.json                what targets have used, for the group that a tree is shared with
     usage.json                 what the tree takes of the disk, measured from time to time (jobtree.disk_usage)
     config.json                what this directory is: format, run token, how to import the script (jobtree.environment)
     settings.json              the options of the latest start, which jobTreeRun goes on with
@@ -116,6 +117,11 @@ class TreePaths:
     def status(self) -> str:
         """What a running master tells of the tree to other machines."""
         return os.path.join(self.root, "status.json")
+
+    @property
+    def report(self) -> str:
+        """What targets have used, for the group that the tree is shared with."""
+        return os.path.join(self.root, "report.json")
 
     @property
     def usage(self) -> str:

@@ -1,6 +1,8 @@
 """What a master tells of its tree: above all on a network file system, where nobody but it can open the database.
 
-    status.json     counts by class and state, running jobs, the first failures; at most every two seconds
+    status.json     counts by class and state, running jobs, the first failures; at most every two seconds; anywhere if
+                    the tree is shared with a group (jobtree.sharing), which reads nothing else but
+    report.json     what targets have used, by class and machine; then only, every half a minute and at the end
     a request       more than that: all failures, whole (jobtree.requests, kind "status"); single jobs ("look", with a
                     question of jobtree.queries)
 
@@ -25,6 +27,7 @@ from jobtree.contents import Contents, RunningJob
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
 from jobtree.requests import Answer, Request
+from jobtree.sharing import Sharing
 from jobtree.store import Store
 from jobtree.version import VERSION
 
@@ -38,7 +41,11 @@ RUNNING = "running"
 WHY = "why"
 """The kinds of requests for single jobs, for what is running, and for why a job does not run."""
 
+STATISTICS = "statistics"
+"""The question of jobtree.queries whose answer is in a report."""
+
 EVERY_SECONDS = 2.0
+_REPORT_SECONDS = 30.0
 
 _MOST_CLASSES = 200
 _MOST_FAILURES = 50
@@ -54,18 +61,25 @@ Running = Callable[[], Sequence[RunningJob]]
 
 
 class Publisher:
-    """The master's side; where everybody can read the database it does nothing. running: tells what is running."""
+    """The master's side; where whoever may look can read the database it does nothing.
 
-    def __init__(self, paths: TreePaths, store: Store, running: Running) -> None:
+    running: tells what is running. sharing: with those who cannot.
+    """
+
+    def __init__(
+        self, paths: TreePaths, store: Store, running: Running, sharing: Optional[Sharing] = None
+    ) -> None:
         self._paths = paths
         self._store = store
         self._running = running
+        self._sharing = sharing
         self._next = 0.0
+        self._next_report = 0.0
         self._failing = False
 
     def turn(self, at_once: bool = False) -> None:
         """After a commit: publish, if it is time to. at_once: because it is the last time."""
-        if self._store.only_connection is None:
+        if self._store.only_connection is None and self._sharing is None:
             return
         now = clock.elapsed()
         if now < self._next and not at_once:
@@ -76,12 +90,26 @@ class Publisher:
             "format": _FORMAT, "master": lock.owner(self._paths), "written": clock.wall(), **contents.to_json(found)
         }  # fmt: skip
         try:
-            files.replace(self._paths.status, json.dumps(body, indent=1).encode())
+            data = json.dumps(body, indent=1).encode()
+            if self._sharing is None:
+                files.replace(self._paths.status, data)
+            else:
+                self._sharing.share_logs(found)
+                self._sharing.publish(data)
+                self._report(self._sharing, now, at_once)
             self._failing = False
         except StorageError as error:
             if not self._failing:
                 log.warning("how far the run is cannot be told to other machines: %s", error)
             self._failing = True
+
+    def _report(self, sharing: Sharing, now: float, at_once: bool) -> None:
+        if now >= self._next_report or at_once:
+            self._next_report = now + _REPORT_SECONDS
+            used = queries.answer_as_json(self._store.reader, STATISTICS, {})
+            used["detailed"] = False  # single targets are not told of
+            body = {"format": _FORMAT, "settings": sharing.settings, STATISTICS: used}
+            sharing.report(json.dumps(body).encode())
 
     def answer(self) -> Answer:
         """The answer to a request of the kind QUESTION; outside of a transaction."""
@@ -108,8 +136,7 @@ class Publisher:
         return Answer(True, [job._asdict() for job in self._running()[:_MOST_RUNNING_ASKED]])
 
     def _contents(self, failures: int) -> Contents:
-        assert self._store.only_connection is not None
-        found = contents.query(self._store.only_connection, failures)
+        found = contents.query(self._store.reader, failures)
         return found._replace(running=tuple(self._running()[:_MOST_RUNNING]))
 
 
@@ -121,6 +148,32 @@ def read(paths: TreePaths) -> Optional[Contents]:
             return contents.from_json(stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # replaced at this moment, or another version's
+    return None
+
+
+def read_shared(paths: TreePaths) -> Optional[tuple[Contents, dict[str, Any], float]]:
+    """What the master of a tree that is shared with us has told last, who it is or was, and when (seconds since 1970).
+
+    None if that cannot be read.
+    """
+    try:
+        stored = json.loads(files.read(paths.status) or b"{}")
+        if stored["format"] == _FORMAT:
+            return contents.from_json(stored), dict(stored["master"]), float(stored["written"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
+def read_report(paths: TreePaths) -> Optional[tuple[Any, dict[str, Any]]]:
+    """What the master of a tree that is shared with us has told of what targets have used, and those options that it
+    names; None if that cannot be read."""
+    try:
+        stored = json.loads(files.read(paths.report) or b"{}")
+        if stored["format"] == _FORMAT:
+            return queries.answer_from_json(STATISTICS, stored[STATISTICS]), dict(stored["settings"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
     return None
 
 

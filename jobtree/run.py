@@ -32,6 +32,7 @@ from jobtree import (
     report,
     restoring,
     serialization,
+    sharing,
     soundness,
     summary,
     treedir,
@@ -88,6 +89,8 @@ def execute(
     """
     paths = _paths(settings)
     _check_built(settings)
+    if settings.share_with is not None:
+        sharing.group_number(settings.share_with)
     existed = restoring.is_there(paths)
     if not existed:
         if target is None:
@@ -164,6 +167,7 @@ def _run_store(
     new: bool,
     on_end: OnEnd,
 ) -> Ended:
+    shared = sharing.of(paths, settings)
     started = clock.elapsed()
     tree = _load(store, settings, config)
     if store.bundles():
@@ -183,7 +187,7 @@ def _run_store(
         make = _maker(paths, settings, config.run)
         if not already_complete:
             on_end.begun(tree)
-        master = Master(paths, store, tree, batch, settings, recorded, config.run, make, big)
+        master = Master(paths, store, tree, batch, settings, recorded, config.run, make, big, shared)
         master.recover()  # also a complete tree's: the master may have died before it had cleaned up
         with (
             copies.Copier(paths, store, settings.copy_every, master.stop),

@@ -11,6 +11,8 @@ What it must cope with
   - A dead master leaves a write-ahead log that holds commits; reading takes it into account. SQLite wants to
     write its index of that log next to it; where it may not (a tree mounted read-only), a private copy is read instead.
   - A master that has just started has published nothing yet; it is waited for, for a moment.
+  - A tree of somebody else that is shared with us (``jobtree.sharing``): we can read what its master has told last, and
+    not even whether there still is one. One that has not told that it ends, and nothing for long, counts as dead.
 """
 
 from __future__ import annotations
@@ -50,6 +52,9 @@ _ANSWER_SECONDS = 15.0
 _LOOK_SECONDS = 0.1
 """How long the first news of a master, and its answer, are waited for, and how often we look."""
 
+_SILENCE_SECONDS = 120.0
+"""After so long without news, by clocks that may not quite agree, the master of a shared tree is taken for dead."""
+
 _NAME = "jobTreeStatus"
 
 _Read = TypeVar("_Read")
@@ -87,10 +92,18 @@ class Snapshot(NamedTuple):
     paused: Optional[str] = None
 
 
-def find(root: str) -> tuple[TreePaths, Config]:
-    """The tree in a directory. Raises UsageError if there is none, and NotAJobTree if something else is there."""
+def find(root: str, shared: bool = False) -> tuple[TreePaths, Config]:
+    """The tree in a directory. Raises UsageError if there is none, and NotAJobTree if something else is there.
+
+    shared: a tree of another user will do, if its owner lets us look; of it only ``take`` can tell.
+    """
     paths = TreePaths(os.path.abspath(root))
-    config = treedir.read_config(paths)
+    try:
+        config = treedir.read_config(paths, only_shown=shared)
+    except StorageError as error:
+        if shared and treedir.is_anothers(paths):
+            raise _not_shared(paths) from error
+        raise
     if config is not None:
         return paths, config
     if not os.path.lexists(paths.root):
@@ -110,6 +123,8 @@ def take(paths: TreePaths, failures: bool = False) -> Snapshot:
 
     Raises StorageError, and AnotherMaster where a running master has the database for itself and has told nothing yet.
     """
+    if treedir.is_anothers(paths):
+        return _shared(paths)
     held = lock.is_held(paths)
     if files.is_network(paths.root):
         held, found = _from_afar(paths, failures)
@@ -133,6 +148,10 @@ def look(paths: TreePaths, question: str, **asked: int) -> Any:
 
     Raises StorageError, and AnotherMaster where a running master has the database for itself and does not answer.
     """
+    if treedir.is_anothers(paths):
+        if question == published.STATISTICS:
+            return _report(paths)[0]
+        raise _the_owners(paths)
     if files.is_network(paths.root) and lock.is_held(paths):
         answer = published.look(paths, _NAME, _ANSWER_SECONDS, question, asked)
         if answer.done:
@@ -153,6 +172,9 @@ def query(paths: TreePaths, ask: Callable[[sqlite3.Connection], _Read]) -> _Read
     Raises StorageError, and AnotherMaster where a running master has the database for itself.
     """
 
+    if treedir.is_anothers(paths):
+        raise _the_owners(paths)
+
     def at_one_moment(connection: sqlite3.Connection) -> _Read:
         connection.execute("BEGIN")
         try:
@@ -163,6 +185,14 @@ def query(paths: TreePaths, ask: Callable[[sqlite3.Connection], _Read]) -> _Read
     return _reading(paths, lock.is_held(paths), at_one_moment)
 
 
+def settings(paths: TreePaths) -> dict[str, Any]:
+    """The options of the latest start; of a tree that is shared with us those that its master tells.
+
+    Raises StorageError.
+    """
+    return _report(paths)[1] if treedir.is_anothers(paths) else files.read_json(paths.settings) or {}
+
+
 def running(paths: TreePaths) -> Optional[tuple[RunningJob, ...]]:
     """What is running, asked of the master; None if none runs the tree, or it does not answer."""
     return published.running(paths, _NAME, _ANSWER_SECONDS) if lock.is_held(paths) else None
@@ -171,6 +201,45 @@ def running(paths: TreePaths) -> Optional[tuple[RunningJob, ...]]:
 def why(paths: TreePaths, job: int) -> Optional[list[str]]:
     """Why a job does not run, asked of the master; None as for ``running``."""
     return published.why(paths, _NAME, _ANSWER_SECONDS, job) if lock.is_held(paths) else None
+
+
+def _shared(paths: TreePaths) -> Snapshot:
+    """What the master of somebody else's tree has told last. Raises NotAJobTree if we may not read it."""
+    told = published.read_shared(paths)
+    if told is None:
+        raise _not_shared(paths)
+    found, who, written = told
+    counts = total(kind.counts for kind in found.classes)
+    held = not found.ended and clock.wall() - written < _SILENCE_SECONDS
+    master = (
+        MasterProcess(str(who["host"]), int(who["pid"]), float(who.get("started", 0.0))) if held else None
+    )
+    failed, retried = (tuple(_with_log(paths, row) for row in rows) for rows in (found.failed, found.retried))
+    running = found.running if held else None
+    return Snapshot(
+        paths.root, _state(held, found.ended, counts), master, counts, found.classes, failed, retried, running
+    )
+
+
+def _report(paths: TreePaths) -> tuple[Any, dict[str, Any]]:
+    told = published.read_report(paths)
+    if told is None:
+        raise _not_shared(paths)
+    return told
+
+
+def _the_owners(paths: TreePaths) -> NotAJobTree:
+    return NotAJobTree(
+        f"{paths.root} is another user's. What its owner shares is how far it is, what runs and what has failed, and "
+        f"what targets have used: jobTreeStatus --verbose {paths.root}; jobTreeStats {paths.root}"
+    )
+
+
+def _not_shared(paths: TreePaths) -> NotAJobTree:
+    return NotAJobTree(
+        f"{paths.root} is another user's, and not shared with you, or nothing has been told yet. Its owner can let a "
+        "group look at it with: jobTreeRun --shareWith GROUP"
+    )
 
 
 def _with_log(paths: TreePaths, row: FailureRow) -> FailureRow:

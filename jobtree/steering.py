@@ -26,6 +26,7 @@ from jobtree.paths import TreePaths, job_name
 from jobtree.published import Publisher
 from jobtree.quantities import format_duration
 from jobtree.requests import Answer, Request, Requests
+from jobtree.sharing import Sharing
 from jobtree.shown import one_line
 from jobtree.store import Store
 from jobtree.version import VERSION
@@ -50,6 +51,7 @@ class Steering:
         enforcer: Enforcer,
         bundles: Mapping[str, RunningBundle],
         stop: Callable[[str], None],
+        sharing: Optional[Sharing] = None,
     ) -> None:
         self._paths = paths
         self._requests = Requests(paths, steering_requests.KINDS)
@@ -58,7 +60,7 @@ class Steering:
         self._enforcer = enforcer
         self._bundles = bundles
         self._stop = stop
-        self._publisher = Publisher(paths, store, self._running)
+        self._publisher = Publisher(paths, store, self._running, sharing)
         self._taken: list[Request] = []
         self._answers: list[tuple[Request, Answer]] = []
         self._holds_back = False

@@ -83,6 +83,11 @@ class Store:
             self.abandon()
             raise
 
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """For reading between transactions."""
+        return self._connection
+
     def _open(self, new: bool, exclusive: bool) -> None:
         with self._translated:
             execute = self._connection.execute

@@ -19,7 +19,7 @@ from jobtree.version import VERSION
 
 _OURS = frozenset(
     ["lock", "lock.json", "lock.trial", "config.json", "environment.json", "settings.json", "status.json", "synced",
-     "usage.json", "definitions.pickle",
+     "report.json", "usage.json", "definitions.pickle",
      "tree.sqlite", "tree.sqlite-wal", "tree.sqlite-shm", "tree.sqlite-journal", "tree.sqlite.new",
      "tree.sqlite.damaged", "tree.sqlite.damaged-wal", "tree.sqlite.damaged-shm", "copy.sqlite", "copy.sqlite.new"]
 )  # fmt: skip
@@ -44,8 +44,11 @@ class Config(NamedTuple):
         return json.dumps(self._asdict())
 
 
-def check(paths: TreePaths) -> None:
-    """Raise NotAJobTree unless the directory is ours alone. (It need not exist.)"""
+def check(paths: TreePaths, only_shown: bool = False) -> None:
+    """Raise NotAJobTree unless the directory is ours alone. (It need not exist.)
+
+    only_shown: it may be somebody else's, because what it says is shown, and nothing in it is believed or loaded.
+    """
     root = paths.root
     check_way(root)
     try:
@@ -56,7 +59,7 @@ def check(paths: TreePaths) -> None:
         raise files.refused(error, root) from error
     if not stat.S_ISDIR(status.st_mode):
         raise NotAJobTree(f"{root} is a file; a job tree is a directory. Give another --jobTree.")
-    if status.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid() and not only_shown:
         raise NotAJobTree(
             f"{root} belongs to the user with number {status.st_uid} and you are {os.geteuid()}. A job tree holds code "
             "that runs as whoever continues it; only its owner may. Give a --jobTree of your own."
@@ -128,12 +131,20 @@ def check_private(paths: TreePaths) -> None:
             )
 
 
-def read_config(paths: TreePaths) -> Config | None:
-    """The configuration of a tree; None if there is none (or its making was interrupted).
+def is_anothers(paths: TreePaths) -> bool:
+    """Whether the directory belongs to another user."""
+    try:
+        return os.stat(paths.root).st_uid != os.geteuid()
+    except OSError:
+        return False
+
+
+def read_config(paths: TreePaths, only_shown: bool = False) -> Config | None:
+    """The configuration of a tree; None if there is none (or its making was interrupted). only_shown: see ``check``.
 
     Raises NotAJobTree for a directory that holds something else, or another version's tree.
     """
-    check(paths)
+    check(paths, only_shown)
     stored = files.read_json(paths.config)
     if stored is None:
         _check_empty(paths)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from jobtree import clock, files, snapshot, statistics, timeline
+from jobtree import clock, snapshot, statistics, timeline
 from jobtree.advice import advice, overhead
 from jobtree.cli import program, stats_details, stats_plot, stats_tables
 from jobtree.cli.stats_plot import Picture
@@ -102,7 +102,7 @@ def _categories(text: str) -> tuple[str, ...]:
 
 def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
-    paths, _ = snapshot.find(program.tree_of(arguments))
+    paths, _ = snapshot.find(program.tree_of(arguments), shared=True)
     if arguments.targets:
         _write(arguments.outputFile, stats_details.lines(paths, arguments.json))
         return 0
@@ -145,7 +145,7 @@ def _statistics(paths: TreePaths) -> Statistics:
 def _settings(paths: TreePaths) -> Settings:
     """The options of the latest start; defaults where they are lost, because they only say what was meant."""
     try:
-        return Settings.from_dict(files.read_json(paths.settings) or {})
+        return Settings.from_dict(snapshot.settings(paths))
     except (JobTreeError, ValueError, TypeError, AttributeError):
         return Settings()
 

@@ -95,7 +95,7 @@ def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.check:
         return _check(TreePaths(os.path.abspath(program.tree_of(arguments))), arguments.json)
-    paths, config = snapshot.find(program.tree_of(arguments))
+    paths, config = snapshot.find(program.tree_of(arguments), shared=True)
     view = _view(paths, arguments)
     while True:
         # In this order: what was shown last is the end, where it has ended.

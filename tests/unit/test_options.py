@@ -106,6 +106,7 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--maxOutput": ("10M", 10 * 2**20),
     "--minFree": ("20G", 20 * 2**30),
     "--onEnd": ("mail -s done me", "mail -s done me"),
+    "--shareWith": ("lab", "lab"),
     "--command": ("echo 1", "echo 1"),
 }
 
