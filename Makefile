@@ -79,6 +79,10 @@ dist:      # build the archives of a release into dist/, and check them (Python 
 pages:     # run the examples on real data, and put what they print and draw into their pages (docs/examples)
 	@$(IN_VENV) docs/examples/make.py $(ARGS)
 
+.PHONY: pictures
+pictures:  # take the pictures of jobTreeMonitor's page (docs/images) again; wants Debian's chromium (make clusters)
+	@$(IN_VENV) docs/generate/monitor_pictures.py $(ARGS)
+
 clean:     # remove what the targets above have made
 	rm -rf .venv .venv-* .venv.lock .venvs .*_cache .hypothesis .cache build dist share *.egg-info demo-run
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -308,11 +308,21 @@ def _asked_state(connection: sqlite3.Connection, state: int, after: int = 0, lim
     return in_state(connection, State(state), after, limit)
 
 
+def hosts(connection: sqlite3.Connection, limit: int) -> Any:
+    """How many targets have succeeded on which machine, by workers that are over; those that did most come first."""
+    rows = connection.execute(
+        "SELECT name, sum(targets) AS number FROM hosts GROUP BY name ORDER BY number DESC, name LIMIT ?",
+        (limit,),
+    )
+    return [list(row) for row in rows]
+
+
 _QUESTIONS: Mapping[str, _Question] = {
     "details": _Question(details, _details_to_json, _details_from_json),
     "children": _Question(children, _jobs_to_json, _jobs_from_json),
     "in_state": _Question(_asked_state, _jobs_to_json, _jobs_from_json),
     "statistics": _Question(statistics.rows, _as_it_is, _as_it_is),
+    "hosts": _Question(hosts, _as_it_is, _as_it_is),
     "target": _Question(target, _target_to_json, _target_from_json),
 }
 

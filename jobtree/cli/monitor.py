@@ -82,13 +82,12 @@ def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         from jobtree.monitor import server
-        from jobtree.monitor.trees import WatchedTree
+        from jobtree.monitor.trees import watched
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} is not installed, which {_NAME} needs. Get it with: pip install 'jobtree[monitor]'"
         ) from error
-    roots = dict.fromkeys(os.path.abspath(path) for path in _directories(arguments))
-    trees = [WatchedTree(number, root) for number, root in enumerate(roots, 1)]
+    trees = watched(list(dict.fromkeys(os.path.abspath(path) for path in _directories(arguments))))
     with contextlib.closing(server.listen(arguments.port)) as listening, _ending_in_order():
         port = listening.getsockname()[1]
         with _token(arguments.tokenFile, port) as (token, path):

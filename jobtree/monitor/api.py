@@ -1,4 +1,4 @@
-"""The questions and their answers as JSON, below /api/v1; jobtree.monitor.openapi describes them.
+"""The questions and orders and their answers as JSON, below /api/v1; jobtree.monitor.openapi describes them.
 
 A question that is none gets 400 or 404 with a sentence; a tree that cannot be read just now 503. What a tree tells is
 plain text in JSON, whatever it holds; nothing here makes markup of it.
@@ -6,8 +6,9 @@ plain text in JSON, whatever it holds; nothing here makes markup of it.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Callable, Optional
 
 from starlette.concurrency import run_in_threadpool
@@ -16,15 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from jobtree import steering_requests
 from jobtree.errors import JobTreeError, NotAJobTree, UsageError
-from jobtree.monitor import events, metrics, openapi
+from jobtree.monitor import events, metrics, openapi, steering
 from jobtree.monitor.overview import overview, point, summary
 from jobtree.monitor.trees import WatchedTree
 from jobtree.monitor.watching import Watch
-from jobtree.paths import job_number
+from jobtree.paths import TreePaths, job_number
+from jobtree.requests import Answer
 
 _MOST_ROWS = 200
 _MOST_LOG = 1 << 20
+_BODY_SECONDS = 10.0
 
 
 class Json(Response):
@@ -59,6 +63,8 @@ class Api:
             _reading(f"{one}/jobs/{{job}}", self._job),
             _reading(f"{one}/jobs/{{job}}/log", self._log, "most"),
             _reading("/metrics", self._metrics),
+            *(self._ordering(f"{one}/{name}", name) for name in steering.OF_RUN),
+            *(self._ordering_of_job(f"{one}/jobs/{{job}}/{name}", name) for name in steering.OF_JOB),
         ]
 
     # -- as of the last look -------------------------------------------------------------------------------
@@ -117,6 +123,37 @@ class Api:
         most = _number(request, "most", 64 << 10, _MOST_LOG)
         return await _answered(lambda: tree.log(job, most))
 
+    # -- orders --------------------------------------------------------------------------------------------
+
+    def _ordering(self, path: str, name: str) -> Route:
+        order = steering.OF_RUN[name]
+
+        async def obey(request: Request) -> Response:
+            tree = self._tree(request.path_params["tree"])
+            await _ordered(request, attempt_allowed=False)
+            return await self._obeyed(tree, lambda paths: order(paths, steering_requests.whoami()))
+
+        return _changing(path, obey)
+
+    def _ordering_of_job(self, path: str, name: str) -> Route:
+        order = steering.OF_JOB[name]
+
+        async def obey(request: Request) -> Response:
+            tree = self._tree(request.path_params["tree"])
+            job = job_number(_checked(request.path_params["job"]))
+            attempt = await _ordered(request, attempt_allowed=name in steering.WITH_ATTEMPT)
+            return await self._obeyed(
+                tree, lambda paths: order(paths, steering_requests.whoami(), job, attempt)
+            )
+
+        return _changing(path, obey)
+
+    async def _obeyed(self, tree: WatchedTree, order: Callable[[TreePaths], Answer]) -> Response:
+        """What the master says, and pages hear at once what has come of it."""
+        answer = await run_in_threadpool(tree.order, order)
+        await self._watch.look(tree)
+        return Json({"done": answer.done, "words": str(answer.body)})
+
     def _tree(self, number: str) -> WatchedTree:
         found = self._trees.get(number)
         if found is None:
@@ -124,9 +161,21 @@ class Api:
         return found
 
 
-def _reading(path: str, answer: Callable[[Request], Awaitable[Response]], *names: str) -> Route:
-    """A question and the names of what may be said in it, each once: a misspelled one must not go unnoticed."""
-    known = (*names, "token")
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def _reading(path: str, answer: _Endpoint, *names: str) -> Route:
+    """A question and the names of what may be said in it."""
+    return Route(path, _with_names(answer, names, (*names, "token")), methods=["GET"])
+
+
+def _changing(path: str, obey: _Endpoint) -> Route:
+    """An order; all that may be said is in its body."""
+    return Route(path, _with_names(obey, (), ()), methods=["POST"])
+
+
+def _with_names(answer: _Endpoint, names: Sequence[str], known: Sequence[str]) -> _Endpoint:
+    """With nothing in the address but these names, each once: a misspelled one must not go unnoticed."""
 
     async def checked(request: Request) -> Response:
         given = [name for name, _ in request.query_params.multi_items()]
@@ -136,7 +185,17 @@ def _reading(path: str, answer: Callable[[Request], Awaitable[Response]], *names
                 raise HTTPException(400, f"{name!r} is given; what can be said here, once each: {wanted}.")
         return await answer(request)
 
-    return Route(path, checked, methods=["GET"])
+    return checked
+
+
+async def _ordered(request: Request, attempt_allowed: bool) -> Optional[int]:
+    try:
+        body = await asyncio.wait_for(request.body(), _BODY_SECONDS)
+        return steering.attempt_in(body, attempt_allowed)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    except asyncio.TimeoutError:
+        raise HTTPException(408, "The order did not come to its end.", {"connection": "close"}) from None
 
 
 async def _answered(ask: Callable[[], Any]) -> Response:

@@ -26,9 +26,13 @@ async def stream(watch: Watch, tree: WatchedTree) -> AsyncIterator[str]:
         if not fresh:
             yield ": nothing new\n\n"
             continue
-        yield event("trees", [told(watch, each, summary(each)) for each in watch.trees])
+        yield watch.once(0, lambda: _of_all(watch))
         if tree.number in fresh:
-            yield event("tree", told(watch, tree, overview(tree)))
+            yield watch.once(tree.number, lambda: event("tree", told(watch, tree, overview(tree))))
+
+
+def _of_all(watch: Watch) -> str:
+    return event("trees", [told(watch, tree, summary(tree)) for tree in watch.trees])
 
 
 def told(watch: Watch, tree: WatchedTree, found: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def _paths() -> dict[str, Any]:
                 },
             }
         },
+        **_orders(one, of_tree, of_job),
         "/api/v1/openapi.json": _get("This document.", {"type": "object"}),
         "/metrics": {
             "get": {
@@ -101,6 +102,29 @@ def _paths() -> dict[str, Any]:
     }
 
 
+def _orders(one: str, of_tree: list[Schema], of_job: list[Schema]) -> dict[str, Any]:
+    return {
+        f"{one}/retry": _post("Try all failed jobs again.", "EmptyOrder", of_tree),
+        f"{one}/pause": _post(
+            "Start nothing any more, over restarts too; what runs goes on.", "EmptyOrder", of_tree
+        ),
+        f"{one}/goOn": _post("End the pause.", "EmptyOrder", of_tree),
+        f"{one}/jobs/{{job}}/retry": _post(
+            "Try a failed job again. attempt: the one that was seen to have failed.", "Order", of_job
+        ),
+        f"{one}/jobs/{{job}}/kill": _post(
+            "End the worker in which a job is running, which counts as a failed try. attempt: the one that was seen.",
+            "Order",
+            of_job,
+        ),
+        f"{one}/jobs/{{job}}/forget": _post(
+            "Take a job out of the tree with everything below it, as if it had never been added.",
+            "EmptyOrder",
+            of_job,
+        ),
+    }
+
+
 def _get(summary: str, answer: Schema, parameters: list[Schema] | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "summary": summary,
@@ -114,12 +138,27 @@ def _get(summary: str, answer: Schema, parameters: list[Schema] | None = None) -
     return {"get": found}
 
 
+def _post(summary: str, order: str, parameters: list[Schema]) -> dict[str, Any]:
+    """An order, which wants the token in the header."""
+    found = _get(summary, _ref("Answer"), parameters)["get"]
+    found["description"] = (
+        "A request to the master of the tree. done: whether it was; words: what was done, or why not. If no master "
+        "runs, or it does not answer in ten seconds, the request stays, and it or the next one obeys."
+    )
+    found["responses"].update(_refusals("408", "413"))
+    found["requestBody"] = {"content": {"application/json": {"schema": _ref(order)}}}
+    found["security"] = [{"header": []}]
+    return {"post": found}
+
+
 def _refusals(*codes: str) -> dict[str, Any]:
     words = {
         "400": "The question is none.",
         "401": "The token is missing or wrong.",
         "403": "Another site has asked, or another host was meant.",
         "404": "There is no such tree or job.",
+        "408": "The order did not come to its end.",
+        "413": "The order is too long, or does not say how long it is.",
         "503": "The tree cannot be read just now.",
     }
     content = {"application/json": {"schema": _ref("Error")}}
@@ -220,6 +259,7 @@ def _schemas() -> dict[str, Schema]:
         "Overview": _object(
             **summary,
             master=_maybe(_object(host=_TEXT, pid=_COUNT, started=_NUMBER)),
+            paused=_maybe(_TEXT),
             slots=_object(busy=_maybe(_COUNT), most=_maybe(_NUMBER)),
             classes=_list("Class"),
             running=_maybe(_list("Running")),
@@ -232,5 +272,12 @@ def _schemas() -> dict[str, Schema]:
         "JobInFull": _object(
             **job, why={"type": "array", "items": _TEXT}, children=_list("Job"), failed_below=_list("Job")
         ),
+        "Answer": _object(done=_FLAG, words=_TEXT),
+        "Order": {
+            "type": "object",
+            "properties": {"attempt": _maybe({"type": "integer", "minimum": 0, "maximum": (1 << 31) - 1})},
+            "additionalProperties": False,
+        },
+        "EmptyOrder": {"type": "object", "additionalProperties": False},
         "Log": _object(job=_JOB_NAME, log=_maybe(_TEXT), start=_COUNT, end=_maybe(_COUNT), output=_TEXT),
     }  # fmt: skip

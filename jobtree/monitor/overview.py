@@ -48,6 +48,7 @@ def overview(tree: WatchedTree) -> dict[str, Any]:
     found: dict[str, Any] = {
         **summary(tree),
         "master": None,
+        "paused": None,
         "slots": {"busy": None, "most": None},
         "classes": [],
         "running": None,
@@ -61,6 +62,7 @@ def overview(tree: WatchedTree) -> dict[str, Any]:
     taken = seen.snapshot
     kinds = shortened(Contents(None, taken.classes), MOST_CLASSES, _MOST_TEXT).classes
     found["master"] = taken.master._asdict() if taken.master is not None else None
+    found["paused"] = taken.paused
     found["classes"] = [
         {**kind._asdict(), "name": _short(kind.name), "counts": kind.counts._asdict()} for kind in kinds
     ]

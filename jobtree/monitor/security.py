@@ -13,7 +13,8 @@ sites in the browser of whoever looks at it. Hence every request must
     other port of this machine as well.)
 
 The files of the page are below a name that follows from the token, so that modules find one another and nobody else
-finds them. All answers forbid scripts, styles and connections from anywhere else, and any framing.
+finds them. All answers forbid scripts, styles and connections from anywhere else, and any framing. After a refusal the
+connection is closed, so that nothing which came along with the refused request is taken for another one.
 """
 
 from __future__ import annotations
@@ -143,5 +144,7 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _refused(status: int, why: str) -> JSONResponse:
-    headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+    headers = {"connection": "close"}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
     return JSONResponse({"error": f"Refused: {why}."}, status, headers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import mimetypes
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -104,11 +106,20 @@ def serve(trees: Sequence[WatchedTree], token: str, on: socket.socket, every: fl
         log_level="warning",
         access_log=False,  # it would tell the token
         server_header=False,
+        http="h11",  # in Python, and strict
         ws="none",
         timeout_graceful_shutdown=3,
         limit_concurrency=200,
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_of_ours)
     _Server(config, watch).run(sockets=[on])
+
+
+def _is_of_ours(record: logging.LogRecord) -> bool:
+    """Whether whoever has started the monitor should read this: an error in it, and not one that a client has made, or
+    that one was cut off at the end."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is not None and not issubclass(kind, (asyncio.CancelledError, ClientDisconnect))
 
 
 class _Server(uvicorn.Server):

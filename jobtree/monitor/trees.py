@@ -6,8 +6,9 @@ Single jobs are told as jobTreeStatus tells them to programs (jobtree.job_views)
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from jobtree import clock, files, job_views, lock, published, snapshot
 from jobtree.contents import RunningJob
@@ -17,10 +18,13 @@ from jobtree.monitor.history import History, Point
 from jobtree.paths import TreePaths
 from jobtree.quantities import is_unspecified
 from jobtree.queries import JobSeen
+from jobtree.requests import Answer
 from jobtree.snapshot import Snapshot
 
 MOST_FAILED = 20
 """So many failures are told at every look; the rest is there for whoever asks."""
+
+_MOST_HOSTS = 1000
 
 _NAME = "jobTreeMonitor"
 _ANSWER_SECONDS = 5.0
@@ -30,7 +34,8 @@ _ANSWER_SECONDS = 5.0
 class Seen(NamedTuple):
     """A tree at one moment: as ``jobtree.snapshot`` has it, the running jobs if they are known, the first failures.
 
-    slots: how many targets may run at once, if that is known.
+    slots: how many targets may run at once, if that is known. hosts: targets that have succeeded on each machine, by
+    workers that are over; None: not asked.
     """
 
     time: float
@@ -38,21 +43,43 @@ class Seen(NamedTuple):
     running: Optional[Sequence[RunningJob]]
     failed: Sequence[JobSeen]
     slots: Optional[float]
+    hosts: Optional[Mapping[str, int]]
+
+
+def watched(directories: Sequence[str]) -> list[WatchedTree]:
+    """The trees in these directories, with numbers from 1 on. Raises UsageError.
+
+    Those whose directories end alike are called by as much of the path as tells them apart.
+    """
+    trees = [WatchedTree(number, directory) for number, directory in enumerate(directories, 1)]
+    parts = 1
+    while alike := _called_alike(trees):
+        parts += 1
+        for tree in alike:
+            tree.name = os.sep.join(tree.paths.root.split(os.sep)[-parts:])
+        if all(tree.name == tree.paths.root for tree in alike):
+            break  # one directory, named twice
+    return trees
+
+
+def _called_alike(trees: Sequence[WatchedTree]) -> list[WatchedTree]:
+    known = Counter(tree.name for tree in trees)
+    return [tree for tree in trees if known[tree.name] > 1]
 
 
 class WatchedTree:
-    """One tree, its number among those that are watched, and its history. Raises UsageError for what is none."""
+    """One tree, its number among those that are watched, and its history. Raises UsageError for what is none.
+
+    name: what to call it for short.
+    """
 
     def __init__(self, number: int, directory: str) -> None:
         self.number = number
         self.paths: TreePaths = snapshot.find(directory)[0]
+        self.name: str = os.path.basename(self.paths.root) or self.paths.root
         self.history: History = History()
+        self._hosts: Mapping[str, int] = {}
         self.seen: Optional[Seen] = None
-
-    @property
-    def name(self) -> str:
-        """What to call it for short."""
-        return os.path.basename(self.paths.root) or self.paths.root
 
     def look(self, jobs_too: bool) -> Seen:
         """The tree as it is now; jobs_too: what is running and what has failed as well. Raises JobTreeError."""
@@ -63,16 +90,20 @@ class WatchedTree:
         failed: Sequence[JobSeen] = ()
         if jobs_too and taken.counts.failed:
             failed = snapshot.look(self.paths, "in_state", state=int(State.FAILED), limit=MOST_FAILED)
-        return Seen(clock.wall(), taken, running, failed, self._slots())
+        # Where the master would have to be asked, only for somebody who sees it.
+        hosts = None
+        if jobs_too or not files.is_network(self.paths.root):
+            hosts = dict(snapshot.look(self.paths, "hosts", limit=_MOST_HOSTS))
+        return Seen(clock.wall(), taken, running, failed, self._slots(), hosts)
 
     def note(self, seen: Seen) -> None:
         """What was seen is the newest now."""
         kinds = seen.snapshot.classes
         busy = len(seen.running) if seen.running is not None else None
-        hosts: dict[str, int] = {}
+        hosts = seen.hosts if seen.hosts is not None else self._hosts
         succeeded, failures = sum(kind.succeeded for kind in kinds), sum(kind.failures for kind in kinds)
         self.history.add(Point(seen.time, succeeded, failures, busy, hosts))
-        self.seen = seen
+        self.seen, self._hosts = seen, hosts
 
     def _slots(self) -> Optional[float]:
         """By the options of the latest start; what those do not say is known of the master's machine only."""
@@ -123,6 +154,11 @@ class WatchedTree:
         self._known(name)
         found: dict[str, Any] = job_views.log(self.paths, name, most).value
         return found
+
+    def order(self, ask: Callable[[TreePaths], Answer]) -> Answer:
+        """Have its master asked for something. Raises JobTreeError if it is gone: a request would begin it anew."""
+        snapshot.find(self.paths.root)
+        return ask(self.paths)
 
     def _known(self, name: str) -> None:
         if snapshot.look(self.paths, "details", id=job_views.number_of(name), limit=1) is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 from jobtree import clock
 from jobtree.errors import JobTreeError
@@ -32,6 +32,7 @@ class Watch:
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._made: dict[int, str] = {}
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._news: Optional[asyncio.Event] = None
         self._heard: Optional[asyncio.Event] = None
@@ -78,6 +79,13 @@ class Watch:
         finally:
             self._listeners -= 1
 
+    def once(self, key: int, make: Callable[[], str]) -> str:
+        """What make() returns, made once for all who listen, until the next look."""
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make()
+        return found
+
     async def fresh(self, tree: WatchedTree) -> None:
         """Look at a tree now, with its running jobs, unless that was done a moment ago."""
         async with self._locks[tree.number]:
@@ -85,6 +93,11 @@ class Watch:
             late = seen is None or not 0 <= clock.wall() - seen.time < self._every
             if late or (seen is not None and seen.running is None and seen.snapshot.master is not None):
                 await self._look(tree, jobs_too=True)
+
+    async def look(self, tree: WatchedTree) -> None:
+        """Look at a tree now: something has been done about it."""
+        async with self._locks[tree.number]:
+            await self._look(tree, jobs_too=True)
 
     async def _go_on(self, tree: WatchedTree) -> None:
         while not self._closing:
@@ -101,6 +114,7 @@ class Watch:
             self.troubles.pop(tree.number, None)
             tree.note(seen)
         self._looks[tree.number] = self._looks.get(tree.number, 0) + 1
+        self._made.clear()
         self._tell()
 
     async def _pause(self) -> None:

@@ -125,6 +125,27 @@ def test_engines_that_need_no_installing_are_compared_and_their_sums_are_right(t
     assert list(place.iterdir()) == [], "runs have left something behind"
 
 
+@pytest.mark.slow
+def test_what_a_monitor_costs_is_measured_on_checked_runs(tmp_path: Path) -> None:
+    output = run(
+        BENCHMARKS / "monitor_cost.py",
+        "--number",
+        1000,
+        "--rounds",
+        1,
+        "--directory",
+        tmp_path,
+        directory=tmp_path,
+    )
+
+    assert "1,000 targets that do nothing, medians of 1 runs each, in turns:" in output
+    (used,) = [line for line in output.splitlines() if "the monitor used" in line]
+    looks = int(used.split("; ")[1].split()[0])
+    assert looks >= 1, "nobody has looked, so nothing was measured"
+    assert "% of the throughput (asked: 95 % at least)" in output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def fan_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], Path]:
     """What a run with CHILDREN children has counted, and where it was."""

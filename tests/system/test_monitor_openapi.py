@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis import Case, GenerationMode
+from schemathesis import BaseSchema, Case, GenerationMode
 
 from jobtree.monitor import openapi
 from jobtree.paths import job_id
@@ -42,18 +42,23 @@ def monitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitor]:
     built.store.close()
 
 
+@pytest.fixture(scope="module")
+def schema(monitor: Monitor) -> BaseSchema:
+    made = schemathesis.openapi.from_dict(DOCUMENT)
+    made.config.update(base_url=monitor.base)
+    return made
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_every_answer_is_one_that_is_described(
-    path: str, method: str, mode: GenerationMode, monitor: Monitor
+    path: str, method: str, mode: GenerationMode, monitor: Monitor, schema: BaseSchema
 ) -> None:
-    schema = schemathesis.openapi.from_dict(DOCUMENT)
-    schema.config.update(base_url=monitor.base)
     operation = schema[path][method]
     if mode is GenerationMode.NEGATIVE and "parameters" not in DOCUMENT["paths"][path][method]:
         return  # nothing can be said wrongly there
 
-    @settings(max_examples=15, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def answers(case: Case) -> None:
         case.call_and_validate(headers={"authorization": f"Bearer {monitor.token}"})

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from jobtree.monitor import server
-from jobtree.monitor.trees import WatchedTree
+from jobtree.monitor.trees import watched
 from jobtree.monitor.watching import Watch
 
 TOKEN = "t" * 43
@@ -20,7 +20,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 @contextlib.contextmanager
 def client(*roots: str, every: float = 60.0, token: bool = True) -> Iterator[TestClient]:
     """A client of a monitor for these trees; token: it sends the token with every request."""
-    watch = Watch([WatchedTree(number, root) for number, root in enumerate(roots, 1)], every)
+    watch = Watch(watched(roots), every)
     app = server.application(watch, TOKEN)
     with TestClient(app, f"http://{HOST}", headers=BEARER if token else None, follow_redirects=False) as made:
         yield made

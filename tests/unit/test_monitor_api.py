@@ -14,8 +14,9 @@ from starlette.testclient import TestClient
 from jobtree import lock
 from jobtree.errors import UsageError
 from jobtree.lock import TreeLock
-from jobtree.monitor.trees import WatchedTree
+from jobtree.monitor.trees import WatchedTree, watched
 from jobtree.paths import job_id, job_name
+from jobtree.records import WorkerRow
 from tests.unit.monitor_scene import client, told
 from tests.unit.test_snapshot import Built
 
@@ -142,6 +143,56 @@ def test_several_trees(tmp_path: Path) -> None:
         assert "is gone" in answer["error"]
         assert told(asked, "/1/jobs")[0]["job"] == "0-1"
     trees[0].store.close()
+
+
+def test_trees_whose_directories_end_alike_are_told_apart(tmp_path: Path) -> None:
+    places = ["mouse/tree", "fly/tree", "fly/old"]
+    (tmp_path / "mouse").mkdir()
+    (tmp_path / "fly").mkdir()
+    trees = [Built(tmp_path / place) for place in places]
+    with client(*(tree.paths.root for tree in trees)) as asked:
+        assert [one["name"] for one in told(asked, "")] == ["mouse/tree", "fly/tree", "old"]
+    twice = watched([trees[0].paths.root] * 2)
+    assert {tree.name for tree in twice} == {trees[0].paths.root}
+    for tree in trees:
+        tree.store.close()
+
+
+def test_throughput_by_machine(built: Built, asked: TestClient) -> None:
+    def worker(number: int, host: str, targets: int) -> None:
+        row = WorkerRow(number, host, "ssh", 1, 1.0, 2.0, 3.0, targets, 0, 1.0)
+        built.store.write_stats((), (), [(row, 0.5, 1 << 20)])
+        built.commit()
+
+    worker(7, "node<1>", 3)
+    worker(8, "node2", 5)
+    worker(9, "node<1>", 1)
+    with client(built.paths.root) as later:
+        assert told(later, "/1")["point"]["hosts"] == {"node<1>": 4, "node2": 5}
+        assert told(later, "/1/history")[-1]["hosts"] == {"node<1>": 4, "node2": 5}
+    assert told(asked, "/1/history")[0]["hosts"] == {}
+
+
+def test_five_thousand_failures_are_told_a_page_at_a_time(tmp_path: Path) -> None:
+    made = Built(tmp_path / "tree")
+    made.grow(*(("some.Child", 0) for _ in range(5000)))
+    for first in range(1, 5001, 100):
+        ids = [job_id(1, n) for n in range(first, first + 100)]
+        for attempt in (1, 2):
+            made.issue(attempt * 100_000 + first, *ids)
+            for id in ids:
+                made.fail(id, attempt)
+            made.commit()
+    with client(made.paths.root) as asked:
+        answer = asked.get("/api/v1/trees/1")
+        assert len(answer.content) < 20_000
+        tree = answer.json()
+        assert (len(tree["failed"]), tree["failed_more"]) == (20, 4980)
+        seen = [job["job"] for job in tree["failed"]]
+        while page := told(asked, f"/1/failed?after={seen[-1]}&limit=200"):
+            seen += [job["job"] for job in page]
+        assert seen == [f"1-{n}" for n in range(1, 5001)]
+    made.store.close()
 
 
 def test_what_cannot_be_read_at_a_look_is_said_and_the_rest_stays(built: Built) -> None:

@@ -182,6 +182,7 @@ def test_answers_come_through_json_as_they_were(built: Built) -> None:
         ("children", {"parent": ROOT}),
         ("in_state", {"state": int(State.FAILED)}),
         ("statistics", {}),
+        ("hosts", {"limit": 5}),
     ]:
         sent = json.loads(json.dumps(queries.answer_as_json(connection, question, asked)))
         assert queries.answer_from_json(question, sent) == queries.answer(connection, question, asked)

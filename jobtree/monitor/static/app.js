@@ -1,5 +1,6 @@
 // Puts the page together: chooses a tree, hears of it, and has each part show what it is about.
 
+import * as actions from "./actions.js";
 import { ask, listen } from "./api.js";
 import * as charts from "./charts.js";
 import * as classes from "./classes.js";
@@ -9,7 +10,7 @@ import * as progress from "./progress.js";
 import * as running from "./running.js";
 import * as tree from "./tree.js";
 
-const PARTS = [progress, running, failures, tree, classes];
+const PARTS = [progress, actions, running, failures, tree, classes];
 
 let chosen = Number(location.hash.slice(1)) || 1;
 let stop = () => {};

@@ -1,12 +1,13 @@
 // Two charts of the history, drawn by uPlot: targets per second (all, and by host), and how many slots were busy.
 
 import uPlot from "./uplot/uPlot.esm.js";
-import { byId, shown, whole } from "./dom.js";
+import { byId, day, shown, timeOfDay, whole } from "./dom.js";
 
 const MOST_POINTS = 1000;
 const MOST_HOSTS = 8;
 const LEAST_WINDOW = 10; // seconds over which a rate is taken
 const HEIGHT = 190;
+const WHOLE = [1, 2, 5].flatMap((n) => [n, n * 10, n * 100, n * 1000, n * 10000]).sort((a, b) => a - b);
 
 let points = [];
 let drawn = { throughput: null, slots: null };
@@ -45,8 +46,8 @@ function draw() {
   const hosts = named();
   const times = points.map((point) => point.time);
   const rates = [rate((point) => point.succeeded), ...hosts.map((host) => rate((point) => point.hosts[host] ?? 0))];
-  show("throughput", ["all", ...hosts.map(shown)], [times, ...rates]);
-  show("slots", ["busy"], [times, points.map((point) => point.busy)]);
+  show("throughput", ["all", ...hosts.map(shown)], [times, ...rates], {});
+  show("slots", ["busy"], [times, points.map((point) => point.busy)], { incrs: WHOLE });
 }
 
 /** The hosts that have done most, if there is more than one. */
@@ -69,11 +70,11 @@ function rate(of) {
 
 const width = (id) => Math.max(200, byId(id).clientWidth);
 
-function show(id, names, data) {
+function show(id, names, data, steps) {
   const label = names.join("\n");
   if (drawn[id]?.label !== label) {
     drawn[id]?.plot.destroy();
-    drawn[id] = { label, plot: new uPlot(options(id, names), data, byId(id)) };
+    drawn[id] = { label, plot: new uPlot(options(id, names, steps), data, byId(id)) };
   } else {
     drawn[id].plot.setData(data);
   }
@@ -87,7 +88,16 @@ function number(value) {
   return value >= 100 || Number.isInteger(value) ? whole(Math.round(value)) : value.toPrecision(3);
 }
 
-function options(id, names) {
+/** What stands below ticks: the time, and below that the day where it is another one than at the tick before. */
+function moments(_, ticks) {
+  const close = ticks.length > 1 && ticks[1] - ticks[0] < 60;
+  return ticks.map((tick, n) => {
+    const another = n === 0 || day(tick) !== day(ticks[n - 1]);
+    return another ? `${timeOfDay(tick, close)}\n${day(tick)}` : timeOfDay(tick, close);
+  });
+}
+
+function options(id, names, steps) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
@@ -97,7 +107,7 @@ function options(id, names) {
     legend: { show: names.length > 1 },
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
-    axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map(number) }],
+    axes: [{ ...axis, space: 80, values: moments }, { ...axis, ...steps, size: 60, values: (_, ticks) => ticks.map(number) }],
     series: [
       {},
       ...names.map((name, n) => ({

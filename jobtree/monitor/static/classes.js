@@ -52,7 +52,7 @@ function table() {
       sorted = { column: n, down: sorted.column === n ? !sorted.down : n > 0 };
       show(latest);
     });
-    return element("th", { scope: "col" }, button);
+    return element("th", { scope: "col", class: n ? "number" : "" }, button);
   });
   return element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody"));
 }

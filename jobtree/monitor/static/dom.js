@@ -37,8 +37,8 @@ export function shown(text) {
 export function keyed(parent, rows, key, make, update) {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let before = null;
-  for (const row of rows) {
-    const name = key(row);
+  for (const [n, row] of rows.entries()) {
+    const name = key(row, n);
     let child = known.get(name);
     if (child === undefined) {
       child = make(row);
@@ -91,5 +91,19 @@ export function pace(rate) {
   return "";
 }
 
-/** A moment, in the zone of whoever looks. */
-export const moment = (seconds) => new Date(seconds * 1000).toLocaleString();
+const two = (number) => String(number).padStart(2, "0");
+
+/** The time of a day, in the zone of whoever looks. */
+export function timeOfDay(seconds, withSeconds = true) {
+  const at = new Date(seconds * 1000);
+  return `${two(at.getHours())}:${two(at.getMinutes())}${withSeconds ? `:${two(at.getSeconds())}` : ""}`;
+}
+
+/** A day, in that zone. */
+export function day(seconds) {
+  const at = new Date(seconds * 1000);
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+}
+
+/** A moment, in that zone, as jobTreeStatus writes it. */
+export const moment = (seconds) => `${day(seconds)} ${timeOfDay(seconds)}`;

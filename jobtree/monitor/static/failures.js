@@ -1,9 +1,16 @@
-// Jobs that were given up: the reason at once, traceback and the end of the log when one is opened.
+// Jobs that were given up: the reason at once, traceback and the end of the log when one is opened. The first ones are
+// told at every look; those after them are read when they are asked for.
 
 import { ask } from "./api.js";
 import * as actions from "./actions.js";
 import { byId, element, keyed, moment, setText, shown, whole } from "./dom.js";
 import * as job from "./job.js";
+
+const PAGE = 20;
+const MOST_TEXT = 500;
+
+let latest = null;
+let known = 0;
 
 /** Show the failures of a tree. */
 export function show(tree) {
@@ -18,9 +25,12 @@ export function show(tree) {
     place.replaceChildren(
       element("p", { class: "buttons" }, actions.button(tree.tree, "retryAll")),
       element("ul", { class: "plain" }),
-      element("p", { class: "hint" }),
+      element("ul", { class: "plain further" }),
+      element("p", {}, element("button", { type: "button", class: "small" }, `${PAGE} more`)),
     );
+    place.lastChild.firstChild.addEventListener("click", () => further(place, latest));
   }
+  latest = tree;
   keyed(
     place.querySelector("ul"),
     tree.failed,
@@ -28,8 +38,25 @@ export function show(tree) {
     (row) => item(tree.tree, row),
     () => {},
   );
-  const more = tree.failed_more ? `and ${whole(tree.failed_more)} more: jobTreeStatus --failed --most N shows N of them.` : "";
-  setText(place.lastChild, more);
+  // What has moved up among the first is not shown twice; when some are failures no more, they are read again.
+  const first = new Set(tree.failed.map((row) => row.job));
+  const list = place.querySelector(".further");
+  if (number < known) list.replaceChildren();
+  known = number;
+  for (const one of [...list.children]) if (first.has(one.dataset.job)) one.remove();
+  place.lastChild.hidden = list.childElementCount >= tree.failed_more;
+}
+
+async function further(place, tree) {
+  const list = place.querySelector(".further");
+  const after = list.lastChild?.dataset.job ?? tree.failed.at(-1).job;
+  try {
+    const rows = await ask(`/${tree.tree}/failed`, { after, limit: PAGE });
+    list.append(...rows.map((row) => item(tree.tree, { ...row, message: (row.failure?.message ?? "").slice(0, MOST_TEXT) })));
+    if (rows.length < PAGE) place.lastChild.hidden = true;
+  } catch (error) {
+    list.append(element("li", { class: "trouble" }, error.message));
+  }
 }
 
 function item(tree, row) {
@@ -45,7 +72,7 @@ function item(tree, row) {
   details.addEventListener("toggle", () => {
     if (details.open && body.childElementCount === 0) fill(tree, row, body);
   });
-  return element("li", {}, details);
+  return element("li", { data: { job: row.job } }, details);
 }
 
 async function fill(tree, row, body) {
@@ -56,7 +83,7 @@ async function fill(tree, row, body) {
     body.replaceChildren(
       element("p", {}, when),
       ...job.failure(found.failure),
-      element("p", { class: "buttons" }, actions.button(tree, "retry", row.job), actions.button(tree, "forget", row.job), job.button(tree, row.job)),
+      element("p", { class: "buttons" }, actions.button(tree, "retry", row.job, row.attempt), actions.button(tree, "forget", row.job), job.button(tree, row.job)),
     );
   } catch (error) {
     body.replaceChildren(element("p", { class: "trouble" }, error.message));

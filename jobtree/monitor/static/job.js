@@ -53,7 +53,7 @@ function elements(tree, found) {
     element("p", {}, element("span", { class: `chip ${found.state}` }, found.state), ` ${shown(found.class)}`, ...above),
     element("ul", {}, ...found.why.map((sentence) => element("li", {}, shown(sentence)))),
   ];
-  const doing = actions.forState(found.state).map((what) => actions.button(tree, what, found.job));
+  const doing = actions.forState(found.state, found.parent).map((what) => actions.button(tree, what, found.job, found.attempt));
   if (doing.length) made.push(element("p", { class: "buttons" }, ...doing));
   if (found.failure !== null) {
     const when = `Attempt ${found.failure.attempt}, ${moment(found.failure.time)}, on ${shown(found.failure.host ?? "an unknown host")}.`;

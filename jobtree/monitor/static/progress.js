@@ -1,13 +1,13 @@
 // How far the tree is: a bar, counts by state, pace and time left.
 
-import { byId, duration, element, keyed, moment, pace, setText, shown, whole } from "./dom.js";
+import { byId, duration, element, keyed, moment, pace, setText, shown, timeOfDay, whole } from "./dom.js";
 
 const STATES = [
   ["done", "done"],
-  ["issued", "issued: running, or about to"],
+  ["issued", "running, or about to"],
   ["ready", "ready to start"],
-  ["blocked", "blocked by children"],
-  ["failed", "given up"],
+  ["blocked", "wait for children"],
+  ["failed", "failed"],
 ];
 const WORDS = {
   complete: "Complete: every job is done.",
@@ -28,17 +28,18 @@ export function show(tree) {
   const { busy, most } = tree.slots;
   const slots = busy === null ? "–" : most === null ? `${busy}` : `${busy} of ${most}`;
   numbers(byId("pace"), [
+    [`of ${whole(all)} jobs`, percent(counts.done ?? 0, all), "far"],
     ["targets", pace(tree.rate)],
-    ["time left, by the means so far", duration(tree.time_left)],
+    ["time left, about", duration(tree.time_left)],
     ["slots busy", slots],
-    ["looked at", tree.time === null ? "–" : new Date(tree.time * 1000).toLocaleTimeString()],
+    ["looked at", tree.time === null ? "–" : timeOfDay(tree.time)],
   ]);
   document.title = all ? `${percent(counts.done, all)} ${shown(tree.name)}` : "jobTreeMonitor";
 }
 
 function state(tree) {
   if (tree.state !== "running") return WORDS[tree.state] ?? "Nothing is known yet.";
-  const paused = tree.paused ? "Paused: nothing more is started until it is told to go on. " : "";
+  const paused = tree.paused === null ? "" : `Paused by ${shown(tree.paused)}: nothing more is started until it is told to go on. `;
   if (tree.master === null) return `${paused}Running.`;
   const { host, pid, started } = tree.master;
   return `${paused}Running on ${shown(host)} with pid ${pid} since ${moment(started)}.`;
@@ -69,8 +70,11 @@ function numbers(list, rows) {
   keyed(
     list,
     rows,
-    ([words]) => words,
-    ([words, , kind]) => element("div", { class: kind ?? "" }, element("dt", {}, words), element("dd")),
-    (row, [, value]) => setText(row.lastChild, value),
+    (_, n) => String(n),
+    ([, , kind]) => element("div", { class: kind ?? "" }, element("dt"), element("dd")),
+    (row, [words, value]) => {
+      setText(row.firstChild, words);
+      setText(row.lastChild, value);
+    },
   );
 }

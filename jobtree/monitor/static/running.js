@@ -4,7 +4,7 @@ import { byId, duration, element, keyed, setText, shown, whole } from "./dom.js"
 import * as job from "./job.js";
 import * as actions from "./actions.js";
 
-const HEADINGS = ["job", "class", "for", "where", "attempt", "progress", ""];
+const HEADINGS = ["job", "class", "for", "attempt", "where", "progress", ""];
 
 /** Show the running targets of a tree. */
 export function show(tree) {
@@ -28,7 +28,7 @@ export function show(tree) {
 }
 
 function table() {
-  const head = element("tr", {}, ...HEADINGS.map((text) => element("th", { scope: "col" }, text)));
+  const head = element("tr", {}, ...HEADINGS.map((text) => element("th", { scope: "col", class: text === "for" || text === "attempt" ? "number" : "" }, text)));
   return element("table", {}, element("thead", {}, head), element("tbody"));
 }
 
@@ -39,15 +39,15 @@ function line(tree, row) {
     element("td", {}, job.link(tree, row.job)),
     element("td", { class: "name" }),
     element("td", { class: "number" }),
-    element("td"),
-    element("td", { class: "number" }),
-    element("td"),
-    element("td", {}, actions.button(tree, "kill", row.job)),
+    element("td", { class: "number attempt" }),
+    element("td", { class: "where" }),
+    element("td", { class: "name progress" }),
+    element("td", {}, actions.button(tree, "kill", row.job, row.attempt)),
   );
 }
 
 function update(line, row) {
-  const [, name, seconds, where, attempt, progress] = line.children;
+  const [, name, seconds, attempt, where, progress] = line.children;
   setText(name, shown(row.name));
   setText(seconds, duration(row.seconds));
   setText(where, row.host ? shown(row.host) : "the master's machine");
