@@ -21,6 +21,7 @@ from jobtree.enlarging import Enlarging
 from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
 from jobtree.frames import Failure, Frame, Packed
 from jobtree.paths import TreePaths, job_name
+from jobtree.progress_reports import Report
 from jobtree.quantities import format_duration
 from jobtree.recorder import Recorder
 from jobtree.refusals import Refusals
@@ -116,7 +117,7 @@ class Adopter:
         """Adopt what has come since. True if something has."""
         if bundle.damaged:
             return False
-        before = bundle.offset
+        before, target = bundle.offset, (bundle.current, bundle.finished)
         try:
             for frame in bundle.read():
                 self._frame(bundle, frame)
@@ -126,7 +127,8 @@ class Adopter:
             self._warn(f"{bundle.path}: {error}; the targets that it does not tell of run once more")
         if bundle.offset == before:
             return False
-        bundle.heard = clock.elapsed()
+        if (bundle.current, bundle.finished) != target:  # that it says something does not let others go on
+            bundle.heard = clock.elapsed()
         return True
 
     def _frame(self, bundle: RunningBundle, frame: Frame) -> None:
@@ -138,6 +140,7 @@ class Adopter:
             bundle.work.started(body[4])
             bundle.current_since = clock.elapsed()
             bundle.started_any = True
+            bundle.said = None
         elif kind == frames.CHILDREN:
             bundle.add_children(frame)
         elif kind == frames.SUCCEEDED:
@@ -150,6 +153,9 @@ class Adopter:
             bundle.add_value_file(frame)
         elif kind == frames.MESSAGE:
             self.collected.news.append(News(None, body[3]))
+            bundle.note_said(body[1], body[2], clock.elapsed())
+        elif kind == frames.PROGRESS:
+            bundle.note_said(body[1], body[2], clock.elapsed(), Report(*body[3:]))
         elif kind == frames.WARNING:
             self._warn_of_target(body[1], body[3])
         elif kind == frames.CANNOT_IMPORT:

@@ -17,6 +17,7 @@ from jobtree import clock, files, frames, randomness, removing, serialization, t
 from jobtree.errors import CannotImport, CannotPickle, JobTreeError, StorageError, TargetError
 from jobtree.frames import BundleJob, Failure, Packed, Supervision
 from jobtree.paths import job_id
+from jobtree.progress_reports import ProgressReports, report_of
 from jobtree.target import Recorded, Target, check_target, set_surroundings
 from jobtree.usage import Usage
 from jobtree.workplace import WorkerMustEnd, Workplace
@@ -46,6 +47,7 @@ class Attempt:
         self._log_start = log_start
         self._local: Optional[str] = None
         self._asked_global = False
+        self._reports: Optional[ProgressReports] = None
         self.memory: int = job.memory
         self.cpu: float = job.cpu
 
@@ -85,8 +87,22 @@ class Attempt:
     def log_to_master(self, message: str) -> None:
         """Send a line to the master at once."""
         # The text exactly: a subclass of str, which str() may give, would be refused by whoever reads the frame.
-        self._place.outcome.write(frames.MESSAGE, self._job.id, self._job.attempt, str.__str__(message))
-        self._place.outcome.flush()
+        self._place.outcome.write_at_once(
+            frames.MESSAGE, self._job.id, self._job.attempt, str.__str__(message)
+        )
+
+    def report_progress(self, fraction: Optional[float], words: str) -> None:
+        """Tell the master how far the target is, unless it has been told just now."""
+        report, wrong = report_of(fraction, words)
+        reports = self._reports
+        if reports is None:
+            reports = self._reports = ProgressReports(clock.elapsed())
+        outcome, job = self._place.outcome, self._job
+        if wrong and not reports.complained:
+            reports.complained = True
+            outcome.write_at_once(frames.WARNING, job.id, job.attempt, wrong)
+        if reports.is_due(clock.elapsed()):
+            outcome.write_at_once(frames.PROGRESS, job.id, job.attempt, *report)
 
     # -- the attempt -------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from jobtree import clock, files, frames, heartbeat
 from jobtree.blame import Judgement
 from jobtree.frames import BundleHeader, BundleJob, Frame, Supervision
 from jobtree.paths import TreePaths, job_id
+from jobtree.progress_reports import Report
 from jobtree.schema import ChildRow
 
 log: logging.Logger = logging.getLogger("jobtree")
@@ -214,18 +215,34 @@ class Work:
             self.targets += 1
 
 
+class Said:
+    """What the target that runs in a bundle has said: when it was last heard of, and how far it was by its own word.
+
+    printed: bytes in the log by then; hung: whether it has been silent for too long (jobtree.silence).
+    """
+
+    __slots__ = ("hung", "moment", "printed", "report")
+
+    def __init__(self, printed: int) -> None:
+        self.moment = 0.0
+        self.printed = printed
+        self.report: Optional[Report] = None
+        self.hung = False
+
+
 class RunningBundle:
     """A bundle that is not over: what the master has read of it.
 
     ``offset`` is how far its outcome file was read; ``safe_offset`` how far it may be called adopted: not beyond the
     first frame that still waits for its outcome. ``end`` and ``host`` are what its supervisor wrote, if it has one.
-    ``created``: when it was to be submitted, in seconds since 1970; ``work``: what its worker has done.
+    ``created``: when it was to be submitted, in seconds since 1970; ``work``: what its worker has done. ``heard``: when
+    a target of it last began or ended; ``said``: what the one that runs has been heard to say, None if nothing.
     """
 
     __slots__ = (
         "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed",
         "finished", "heard", "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled",
-        "shape", "size", "started_any", "supervised", "value_files", "work",
+        "said", "shape", "size", "started_any", "supervised", "value_files", "work",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
@@ -256,6 +273,17 @@ class RunningBundle:
         self.host: str = ""
         self.end: Optional[End] = None
         self.work = Work()
+        self.said: Optional[Said] = None
+
+    def note_said(self, id: int, attempt: int, now: float, report: Optional[Report] = None) -> None:
+        """A target has told something; report: how far it is."""
+        if self.current != (id, attempt):
+            return
+        if self.said is None:
+            self.said = Said(self.log_start)
+        self.said.moment = now
+        if report is not None:
+            self.said.report = report
 
     def replay(self) -> None:
         """Find out again what an earlier master had read: which target is running, and how many have run."""
@@ -279,6 +307,9 @@ class RunningBundle:
         kind = body[0]
         if kind == frames.STARTED:
             self.current, self.log_start, self.started_any = (body[1], body[2]), body[3], True
+            self.said = None
+        elif kind == frames.PROGRESS:
+            self.note_said(body[1], body[2], self.current_since, Report(*body[3:]))
         elif kind in (frames.SUCCEEDED, frames.FAILED):
             self.current = None
             self.finished += 1

@@ -69,6 +69,8 @@ class RunningJob(NamedTuple):
     """A job whose target is running: as far as the master has heard, for so many seconds.
 
     backend: the batch system that the bundle is in; log_start: where in the bundle's log its output begins.
+    fraction and words: its progress, as far as it has told; silent: the seconds since it was last heard of, by what it
+    told, sent or (with --hungAfter) printed; hung: whether that is longer than --hungAfter.
     """
 
     job: int
@@ -79,6 +81,10 @@ class RunningJob(NamedTuple):
     seconds: float
     backend: str = ""
     log_start: int = 0
+    fraction: Optional[float] = None
+    words: str = ""
+    silent: float = 0.0
+    hung: bool = False
 
 
 class Contents(NamedTuple):

@@ -28,6 +28,7 @@ from jobtree.attempt import users_part
 from jobtree.errors import StorageError, TargetError
 from jobtree.frames import BundleJob
 from jobtree.paths import TreePaths, job_name
+from jobtree.progress_reports import report_of
 from jobtree.shown import one_line
 from jobtree.target import Recorded, Target, check_target, class_name, set_surroundings
 
@@ -143,6 +144,13 @@ class _Surroundings:
     def log_to_master(self, message: str) -> None:
         """Show it here."""
         _say(f"job {job_name(self._job.id)} says: {one_line(message)}")
+
+    def report_progress(self, fraction: Optional[float], words: str) -> None:
+        """Show it here."""
+        report, wrong = report_of(fraction, words)
+        if wrong:
+            _say(wrong)
+        _say(f"job {job_name(self._job.id)}: {one_line(report.in_words())}")
 
     def readers(self) -> Mapping[bytes, Callable[[], bytes]]:
         """What reads the promised values."""

@@ -23,6 +23,7 @@ from jobtree.paths import job_name
 from jobtree.quantities import format_duration
 from jobtree.room import Room
 from jobtree.shown import one_line
+from jobtree.silence import last_heard
 from jobtree.store import Store
 from jobtree.tree import Tree
 
@@ -58,16 +59,21 @@ class Explainer:
         found = []
         for bundle in self._bundles.values():
             if bundle.current is not None:
-                name, since = self._store.shapes[bundle.shape].name, now - bundle.current_since
+                said = bundle.said
+                fraction, words = (said.report if said is not None else None) or (None, "")
                 found.append(
                     RunningJob(
                         *bundle.current,
-                        name,
+                        self._store.shapes[bundle.shape].name,
                         bundle.name,
                         bundle.host,
-                        since,
+                        now - bundle.current_since,
                         bundle.backend,
                         bundle.log_start,
+                        fraction,
+                        words,
+                        now - last_heard(bundle),
+                        said is not None and said.hung,
                     )
                 )
         return found
@@ -94,7 +100,7 @@ class Explainer:
         if not bundle.supervised:
             where = "on the machine of the master"
         if bundle.current is not None and bundle.current[0] == job.id:
-            return [f"It has been running {where} for {since}, in bundle {bundle.name}."]
+            return [f"It has been running {where} for {since}, in bundle {bundle.name}.", *_said(bundle, now)]
         if bundle.current is not None:
             return [
                 f"It is in bundle {bundle.name}, which runs {where}, and waits there for job "
@@ -151,3 +157,18 @@ class Explainer:
             return None
         there = sum(bundle.backend == lane.backend for bundle in self._bundles.values())
         return f"All places of {lane.backend} are taken by {there} bundles that are running or queued."
+
+
+def _said(bundle: RunningBundle, now: float) -> list[str]:
+    """How far a running target is by its own word, and whether it is silent."""
+    said = bundle.said
+    if said is None:
+        return []
+    lines = [f"It has told how far it is: {one_line(said.report.in_words())}."] if said.report else []
+    if said.hung:
+        silent = format_duration(now - last_heard(bundle))
+        lines.append(
+            f"Nothing was heard of it for {silent}, longer than --hungAfter: it may hang. To end it: jobTreeRun "
+            "--killJob."
+        )
+    return lines

@@ -16,6 +16,7 @@ from jobtree.contents import RunningJob
 from jobtree.errors import UsageError
 from jobtree.events import ROOT_PARENT, State
 from jobtree.paths import TreePaths, job_name, job_number
+from jobtree.progress_reports import Report
 from jobtree.quantities import format_duration, format_memory
 from jobtree.queries import Details, JobSeen
 from jobtree.schema import FailureRow
@@ -82,8 +83,15 @@ def _running_line(paths: TreePaths, job: RunningJob) -> str:
     return (
         f"{job_name(job.job)} ({one_line(job.name)}) runs on {where} for {format_duration(job.seconds)}, "
         f"attempt {job.attempt}, bundle {job.bundle} of {job.backend or '?'}; "
-        f"log: {one_line(_log_of(paths, job.bundle))}"
+        f"log: {one_line(_log_of(paths, job.bundle))}{progress(job)}"
     )
+
+
+def progress(job: RunningJob) -> str:
+    """How far a running target is by its own word, and whether it is silent: to be added to a line about it."""
+    told = one_line(Report(job.fraction, job.words).in_words())
+    text = f"; {told}" if told else ""
+    return f"{text}; hung: silent for {format_duration(job.silent)}" if job.hung else text
 
 
 def _running_json(paths: TreePaths, job: RunningJob) -> dict[str, Any]:

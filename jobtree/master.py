@@ -43,6 +43,7 @@ from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
 from jobtree.room import Room
 from jobtree.sharing import Sharing
+from jobtree.silence import Silence
 from jobtree.steering import Steering
 from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
@@ -55,7 +56,8 @@ _TICK_IDLE = 0.05
 """Seconds between looks at what tells nothing by itself: outcome files, requests, limits. Shorter while slots idle."""
 
 _LATE = 0.3
-"""Seconds without news from a bundle, beyond what was expected, before idle slots take over what it has not begun."""
+"""Seconds without a beginning or an end in a bundle, beyond what was expected, before idle slots take over what it has
+not begun."""
 
 _LATE_ON_A_CLUSTER = 5.0
 
@@ -125,12 +127,13 @@ class Master:
         self._remover = Remover(paths, self._backends.wake)
         self._room = Room(paths.root, run, settings.min_free, self._bundles)
         self._enforcer = Enforcer(paths, tree, self._backends, self._cluster, settings)
+        self._silence = Silence(paths, store, settings.hung_after)
         obeyer = Obeyer(paths, store, tree, settings, self._change, self._lanes.not_before)
         explainer = Explainer(
             store, tree, self._lanes, self._cluster, self._backends, self._adopter, self._bundles, self._room,
             lambda: obeyer.paused,
         )  # fmt: skip
-        self.outlook: Outlook = Outlook(store, tree, self._bundles, self._room)
+        self.outlook: Outlook = Outlook(store, tree, self._bundles, self._room, lambda: obeyer.paused)
         self._steering = Steering(
             paths, store, explainer, obeyer, self._enforcer, self._bundles, self.stop, sharing
         )
@@ -304,6 +307,7 @@ class Master:
             if self._adopter.read(bundle):
                 offsets.append((bundle.safe_offset, bundle.id))
             self._enforcer.look(bundle, now)
+            self._silence.look(bundle, now)
         closed = self._look_at_cluster(now, offsets) if len(self._cluster) else []
         idle = self._lanes.idle() if self._bundles and not self._steering.paused else []
         if idle or self._enforcer.to_recall:
@@ -326,6 +330,7 @@ class Master:
             for bundle in self._bundles.values():
                 if bundle.supervised:
                     self._enforcer.look(bundle, now)
+                    self._silence.look(bundle, now)
         for lane in self._lanes.packers:
             lane.proved = lane.proved or lane.backend in self._cluster.proved
         return closed
@@ -362,6 +367,7 @@ class Master:
         why = self._lanes.change(settings)
         if not why:
             self._settings = self._enforcer.settings = settings
+            self._silence.hung_after = settings.hung_after
             self.tree.retry_count, self.tree.max_lost = settings.retry_count, settings.max_lost
         return why
 

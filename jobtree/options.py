@@ -155,6 +155,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "How often a failing target is tried again; default: 0."),
     Option("--maxJobDuration", "max_job_duration", UNSPECIFIED, MAYBE_SECONDS, RESCUE,
            "How long a target may run before it is killed."),
+    Option("--hungAfter", "hung_after", None, MAYBE_SECONDS, RESCUE,
+           "Mark a target as hung that has told and printed nothing for so long."),
     Option("--rescueJobsFrequency", "rescue_jobs_frequency", None, MAYBE_SECONDS, RESCUE,
            "Seconds between searches for lost jobs."),
     Option("--maxLost", "max_lost", 5, POSITIVE_COUNT, RESCUE,
@@ -262,6 +264,7 @@ class Settings:
     limits: Mapping[str, int] = dataclasses.field(default_factory=dict, hash=False)
     retry_count: int = 0
     max_job_duration: Optional[float] = None
+    hung_after: Optional[float] = None
     rescue_jobs_frequency: Optional[float] = None
     max_lost: int = 5
     grace: float = 10

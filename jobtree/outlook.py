@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from jobtree import clock
 from jobtree.bundles import RunningBundle
@@ -36,7 +36,8 @@ class Look(NamedTuple):
     """A run at one moment.
 
     targets, worked: how many have succeeded, in all starts, and the seconds that they took; left: seconds of work in
-    jobs that are ready or running; unmeasured: how many of those are not in it; paused: why nothing is issued.
+    jobs that are ready or running; unmeasured: how many of those are not in it; paused: why nothing is issued;
+    hung: how many of the running ones have been silent for too long.
     """
 
     moment: float
@@ -49,13 +50,22 @@ class Look(NamedTuple):
     left: float
     unmeasured: int
     paused: str = ""
+    hung: int = 0
 
 
 class Outlook:
-    """Looks at what a master has in memory; bundles: those that are not over, by name."""
+    """Looks at what a master has in memory; bundles: those that are not over, by name. paused: by whom, if it is."""
 
-    def __init__(self, store: Store, tree: Tree, bundles: Mapping[str, RunningBundle], room: Room) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tree: Tree,
+        bundles: Mapping[str, RunningBundle],
+        room: Room,
+        paused: Callable[[], Optional[str]],
+    ) -> None:
         self._room = room
+        self._paused = paused
         self._store = store
         self._tree = tree
         self._bundles = bundles
@@ -64,7 +74,7 @@ class Outlook:
         """The run as it is now."""
         now = clock.elapsed()
         shapes, means = self._store.shapes, self._means()
-        left, unmeasured, running = 0.0, 0, 0
+        left, unmeasured, running, hung = 0.0, 0, 0, 0
         # list() takes a dictionary of the master's in one step, so that nothing can change it meanwhile.
         for shape, numbers in list(self._tree.counts.items()):
             number = numbers[State.READY] + numbers[State.ISSUED]
@@ -76,6 +86,8 @@ class Outlook:
         for bundle in list(self._bundles.values()):
             if bundle.current is not None:
                 running += 1
+                said = bundle.said  # it may be gone at the next look at it
+                hung += said is not None and said.hung
                 left -= min(now - bundle.current_since, means.get(shapes[bundle.shape].name, 0.0))
         totals = self._tree.totals
         stats = list(self._store.stats.values())
@@ -90,8 +102,15 @@ class Outlook:
             sum(s.wall for s in stats),
             max(0.0, left),
             unmeasured,
-            "no room on the disk" if self._room.lacking else "",
+            self._why_paused(),
+            hung,
         )
+
+    def _why_paused(self) -> str:
+        by = self._paused()
+        if by is not None:
+            return f"by {by}, until jobTreeRun --goOn"
+        return "no room on the disk" if self._room.lacking else ""
 
     def _means(self) -> dict[str, float]:
         """Seconds that a target of each class took on average."""
@@ -148,7 +167,8 @@ class Pace:
 
 def in_words(look: Look, pace: Pace) -> str:
     """A look and the pace, in one line."""
-    text = f"{look.done} done, {look.running} running, {look.waiting} waiting, {look.failed} failed"
+    hung = f" ({look.hung} hung)" if look.hung else ""
+    text = f"{look.done} done, {look.running} running{hung}, {look.waiting} waiting, {look.failed} failed"
     if pace.rate > 0:
         text += f"; {_rate(pace.rate)}"
     left = pace.seconds_left

@@ -36,7 +36,7 @@ KINDS = frozenset((RETRY, FORGET, MARK_DONE, KILL_JOB, PAUSE, GO_ON, CHANGE))
 
 CHANGEABLE = (
     "max_cpus", "max_memory", "big_max_cpus", "big_max_memory", "max_threads", "limits", "retry_count", "max_lost",
-    "max_job_duration", "max_output",
+    "max_job_duration", "hung_after", "max_output",
 )  # fmt: skip
 """The attributes of ``Settings`` that can be changed while a master runs."""
 

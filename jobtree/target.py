@@ -46,6 +46,8 @@ class Surroundings(Protocol):
 
     def log_to_master(self, message: str) -> None: ...
 
+    def report_progress(self, fraction: Optional[float], words: str) -> None: ...
+
 
 class Target:
     """A piece of work that may add more work.
@@ -256,6 +258,13 @@ class Target:
     def logToMaster(self, message: object) -> None:
         """Have the master write a line to its log, once, also if this target fails later."""
         _surroundings_of(self, "logToMaster").log_to_master(str(message))
+
+    def reportProgress(self, fraction: Optional[float], words: object = "") -> None:
+        """Tell how far this run() is, from 0 to 1 (None: not known), and what it is at.
+
+        jobTreeStatus --running shows it. Call it as often as you like: some is left out of what comes too fast to read.
+        """
+        _surroundings_of(self, "reportProgress").report_progress(fraction, str(words))
 
     def getMemory(self) -> Optional[int]:
         """Bytes of memory that this target may use; before it runs: what was asked for, or None."""

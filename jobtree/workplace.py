@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from jobtree import clock, files, frames, isolation
@@ -96,6 +97,10 @@ class OutcomeFile:
         """Add a frame; it leaves with the next flush."""
         self._pending.append(frames.encode(body))
 
+    def write_at_once(self, *body: Any) -> None:
+        """Hand over a frame now, past those that wait. Threads of the target may call this. Raises StorageError."""
+        self._hand_over([frames.encode(body)])
+
     def mark(self) -> int:
         """How many frames wait to be flushed; for ``drop_after``."""
         return len(self._pending)
@@ -106,13 +111,16 @@ class OutcomeFile:
 
     def flush(self, sync: bool = False) -> None:
         """Hand over all frames; sync: and make them durable. Raises StorageError."""
+        self._hand_over(self._pending, sync)
+        self._pending.clear()
+
+    def _hand_over(self, whole: Sequence[bytes], sync: bool = False) -> None:
         if self.refused is not None:
             raise self.refused
         try:
             fd = self._file.fd()
-            if self._pending:
-                files.write_all(fd, b"".join(self._pending))
-                self._pending.clear()
+            if whole:
+                files.write_all(fd, b"".join(whole))
             if sync:
                 files.fdatasync(fd, self._path)
                 if not self._named:

@@ -236,7 +236,7 @@ def _running(seen: Snapshot) -> list[str]:
     for job in seen.running or ():
         what = f"{job_name(job.job)} ({one_line(job.name)})"
         where = one_line(job.host) or "the machine of the master"
-        how = f"attempt {job.attempt}, bundle {job.bundle}"
+        how = f"attempt {job.attempt}, bundle {job.bundle}{job_views.progress(job)}"
         lines.append(f"{'':13}{what} runs on {where} for {format_duration(job.seconds)}, {how}")
     return lines
 

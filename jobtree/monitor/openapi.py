@@ -240,7 +240,7 @@ def _schemas() -> dict[str, Schema]:
         ),
         "Running": _object(
             job=_JOB_NAME, attempt=_COUNT, name=_TEXT, bundle=_TEXT, host=_TEXT, seconds=_NUMBER, backend=_TEXT,
-            log_start=_COUNT,
+            log_start=_COUNT, fraction=_maybe(_NUMBER), words=_TEXT, silent=_NUMBER, hung=_FLAG,
         ),
         "Failed": _object(
             job=_JOB_NAME, attempt=_COUNT, reason=_maybe(_TEXT), message=_TEXT, host=_maybe(_TEXT),

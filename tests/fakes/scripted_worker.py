@@ -117,6 +117,11 @@ class ScriptedWorker:
         self._write_of_job(frames.MESSAGE, text)
         self.flush()
 
+    def progress(self, fraction: Optional[float], words: str = "") -> None:
+        """The target calls reportProgress."""
+        self._write_of_job(frames.PROGRESS, fraction, words)
+        self.flush()
+
     def warning(self, text: str) -> None:
         """The worker found something about the target."""
         self._write_of_job(frames.WARNING, text)

@@ -90,6 +90,7 @@ SENSIBLE: dict[str, tuple[str, Any]] = {
     "--limit": ("licence=4,scanner=1", {"licence": 4, "scanner": 1}),
     "--retryCount": ("3", 3),
     "--maxJobDuration": ("2h", 7200),
+    "--hungAfter": ("10m", 600),
     "--rescueJobsFrequency": ("1:30", 90),
     "--maxLost": ("1", 1),
     "--copyEvery": ("0", 0),

@@ -7,7 +7,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -44,6 +44,9 @@ class Surroundings:
 
     def log_to_master(self, message: str) -> None:
         self.messages.append(message)
+
+    def report_progress(self, fraction: Optional[float], words: str) -> None:
+        self.messages.append(f"{fraction} {words}")
 
 
 def test_children_are_recorded_in_order_and_given_back() -> None:
@@ -255,12 +258,13 @@ def test_what_is_given_while_it_runs_replaces_what_was_asked_for() -> None:
 
     set_surroundings(target, around)
     target.logToMaster(42)
+    target.reportProgress(0.5, 42)
 
     assert (target.getMemory(), target.getCpu()) == (77, 2.5)
     assert (target.getLocalTempDir(), target.getGlobalTempDir(), around.messages) == (
         "/local",
         "/global",
-        ["42"],
+        ["42", "0.5 42"],
     )
     set_surroundings(target, None)
     assert (target.getMemory(), target.getCpu()) == (5, 1.0)
@@ -281,9 +285,9 @@ def test_what_a_target_has_left_is_its_outcome_and_no_longer_a_part_of_it() -> N
     assert len(pickle.dumps(children[0], 5)) == len(pickle.dumps(children[-1], 5))
 
 
-@pytest.mark.parametrize("method", ["getLocalTempDir", "getGlobalTempDir", "logToMaster"])
+@pytest.mark.parametrize("method", ["getLocalTempDir", "getGlobalTempDir", "logToMaster", "reportProgress"])
 def test_services_of_the_worker_are_refused_outside_run(method: str) -> None:
-    arguments = ["x"] if method == "logToMaster" else []
+    arguments = ["x"] if method in ("logToMaster", "reportProgress") else []
 
     with pytest.raises(NotRunning, match=rf"Plain\.{method}\(\)"):
         getattr(Plain(), method)(*arguments)
