@@ -83,7 +83,7 @@ class Obeyer:
         try:
             answer = self._kinds[request.kind](request, collected)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            answer = Answer(False, f"the request makes no sense ({error!r})")
+            answer = Answer(False, f"The request makes no sense: {one_line(str(error)[:500])}.")
         if answer.done:
             collected.news.append(News(logging.INFO, f"{one_line(request.by)}: {answer.body}"))
         while len(self._obeyed) >= _MOST_REMEMBERED:
@@ -115,8 +115,8 @@ class Obeyer:
             return Answer(True, f"{self._named(job)} is ready, and is tried as it is.")
         if job.state is not State.FAILED:
             return Answer(False, f"{self._named(job)} has not failed: it is {job.state.name.lower()}.")
-        attempt = request.arguments.get("attempt")
-        if attempt is not None and job.attempt != int(attempt):
+        attempt = None if request.arguments.get("attempt") is None else request.number("attempt")
+        if attempt is not None and job.attempt != attempt:
             again = f"it has been tried again since, and attempt {job.attempt} has failed too"
             return Answer(False, f"{self._named(job)} failed in attempt {attempt}; {again}. Ask for that.")
         self._tree.renew(job)
@@ -169,7 +169,7 @@ class Obeyer:
         return None
 
     def _find(self, request: Request) -> Optional[Job]:
-        id = int(request.arguments["job"])
+        id = request.number("job")
         return self._tree.jobs.get(id) or self._store.job(id)
 
     def _named(self, job: Job) -> str:
@@ -209,7 +209,7 @@ class Obeyer:
         try:
             settings = Settings.from_dict({**self.settings.to_dict(), **options})
         except ValueError as error:
-            return Answer(False, f"{error}.")
+            return Answer(False, f"{one_line(str(error)[:500])}.")
         why = self._change_settings(settings)
         if why:
             return Answer(False, f"Nothing is changed: {why}.")
@@ -222,7 +222,7 @@ class Obeyer:
 
 
 def _missing(request: Request) -> Answer:
-    name = job_name(int(request.arguments["job"]))
+    name = job_name(request.number("job"))
     return Answer(False, f"Job {name} is not in the tree: it is done, or was forgotten, or never was.")
 
 

@@ -18,8 +18,9 @@ What must hold
   - Nobody waits for a name that is not there yet, which a network file system may go on denying for a minute: the
     answer's file exists before the request does, and the directory is opened afresh for each look.
 
-How it fails: a request that cannot be read, or is none, is removed and has no effect. StorageError for what the disk
-refuses to whoever asks; the master's answers are lost rather than that the run ends.
+How it fails: a request that cannot be read, or is none, is removed and has no effect; what cannot even be removed is
+passed over. StorageError for what the disk refuses to whoever asks. To a master nothing here is worth its run: whatever
+lies in the directory, and whoever has put it there, it goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pwd
+import stat
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Callable, NamedTuple, Optional
@@ -34,11 +37,17 @@ from typing import Any, Callable, NamedTuple, Optional
 from jobtree import clock, files
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
+from jobtree.shown import one_line
 
 log: logging.Logger = logging.getLogger("jobtree")
 
 _MOST_BYTES = 64 << 10
 """Of a request. Answers may have more: the master knows what it says."""
+
+_MOST_NAME = 200
+"""Characters of who asks."""
+
+_MOST_NUMBER = 1 << 63
 
 _MOST_AT_ONCE = 256
 """Requests that one look takes; the rest waits for the next."""
@@ -66,6 +75,13 @@ class Request(NamedTuple):
     arguments: Mapping[str, Any] = {}
     id: str = ""
 
+    def number(self, name: str) -> int:
+        """An argument that is a number, from 0 on. Raises ValueError, whose text says what was found."""
+        found = self.arguments.get(name)
+        if type(found) is not int or not 0 <= found < _MOST_NUMBER:
+            raise ValueError(f"{name} is {found!r:.100}, and a number is expected")
+        return found
+
 
 class Answer(NamedTuple):
     """done: whether it was; body: what was asked for, or where it was not done the reason, a sentence."""
@@ -83,18 +99,36 @@ class Requests:
         self._seen: tuple[int, ...] = ()
         self._changed = 0.0
         self._taken: set[str] = set()
+        self._passed_over: set[str] = set()
+        self._cannot_look = False
+        self._more = False
         self._since: dict[str, float] = {}
 
     def take(self) -> list[Request]:
         """The requests that have come since the last call. Each lies there until it is answered."""
+        self._more = False
         try:
             fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                found = self._take(fd)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return []
-        try:
-            return self._take(fd)
-        finally:
-            os.close(fd)
+        except OSError as error:
+            if not self._cannot_look:
+                log.warning("requests cannot be seen: %s; what is asked for is not done until then", error)
+            self._cannot_look = True
+            return []
+        self._cannot_look = False
+        return found
+
+    def take_all(self) -> list[Request]:
+        """The same for a start, which does first what lies there: all of them, also where they are many."""
+        found = self.take()
+        while self._more:
+            found += self.take()
+        return found
 
     def _take(self, fd: int) -> list[Request]:
         now = clock.elapsed()
@@ -106,63 +140,94 @@ class Requests:
             return []
         names = os.listdir(fd)
         self._remove_forgotten(names, now)
-        come = [name for name in names if name.endswith(_REQUEST) and name not in self._taken]
+        self._passed_over.intersection_update(names)
+        known = self._taken | self._passed_over
+        come = [(name, _status(fd, name)) for name in names if name.endswith(_REQUEST) and name not in known]
+        come.sort(key=lambda item: (_moment(item[1]), item[0]))
         found = []
-        for _, name in sorted((_moment(fd, name), name) for name in come)[:_MOST_AT_ONCE]:
-            request = self._read(name)
-            if request is None:
-                files.remove(os.path.join(self._directory, name))
-            else:
+        for name, its_status in come[:_MOST_AT_ONCE]:
+            request = self._read(name, its_status)
+            if request is not None:
                 self._taken.add(name)
                 found.append(request)
-        if len(come) > _MOST_AT_ONCE:
+        self._more = len(come) > _MOST_AT_ONCE
+        if self._more:
             self._seen = ()
         return found
 
-    def _read(self, name: str) -> Optional[Request]:
-        data = files.read_from(os.path.join(self._directory, name), 0, _MOST_BYTES + 1)
+    def _read(self, name: str, status: Optional[os.stat_result]) -> Optional[Request]:
+        path = os.path.join(self._directory, name)
         try:
+            if status is None:
+                return None  # withdrawn, or not to be seen yet
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is no regular file")
+            data = files.read_from(path, 0, _MOST_BYTES + 1)
             if len(data) > _MOST_BYTES:
                 raise ValueError(f"more than {_MOST_BYTES} bytes")
             body = json.loads(data)
             kind, by, arguments = str(body["kind"]), str(body["by"]), dict(body.get("arguments", {}))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            log.warning("%s: not a request (%s); it is removed", os.path.join(self._directory, name), error)
+        except (ValueError, KeyError, TypeError, RecursionError, StorageError) as error:
+            log.warning("%s: not a request (%s); it is removed", one_line(path), one_line(str(error)[:500]))
+            if not self._remove(name):
+                self._passed_over.add(name)
             return None
-        return Request(kind, by, arguments, name[: -len(_REQUEST)])
+        return Request(kind, _who(by[:_MOST_NAME], status.st_uid), arguments, name[: -len(_REQUEST)])
+
+    def _remove(self, name: str) -> bool:
+        """Whether it is gone."""
+        path = os.path.join(self._directory, name)
+        try:
+            files.remove(path)
+        except StorageError as error:
+            log.warning("it cannot be removed, and is passed over: %s", one_line(str(error)))
+            return False
+        return True
 
     def _remove_forgotten(self, names: list[str], now: float) -> None:
         self._since = {name: self._since.get(name, now) for name in names if name not in self._taken}
         for name in self._forgotten(now):
-            files.remove(os.path.join(self._directory, name))
+            if name not in self._passed_over and not self._remove(name):
+                self._passed_over.add(name)
 
     def _forgotten(self, now: float) -> list[str]:
         """What has been lying there for long: answers, and what was being written by somebody who died."""
-        return [name for name, since in self._since.items() if now - since > _KEPT_SECONDS]
+        return [
+            name
+            for name, since in self._since.items()
+            if now - since > _KEPT_SECONDS and name not in self._passed_over
+        ]
 
-    def answer(self, request: Request, answer: Answer) -> None:
-        """A request was dealt with, and what followed is committed: say so to whoever waits for it."""
+    def answer(self, request: Request, answer: Answer) -> bool:
+        """A request was dealt with, and what followed is committed: say so to whoever waits for it. Whether the request
+        is gone: if it cannot be removed the next master meets it again."""
         path = os.path.join(self._directory, request.id)
         try:
             if os.path.exists(path + _ANSWER):
                 files.replace(path + _ANSWER, json.dumps(answer._asdict()).encode())
         except StorageError as error:
             log.warning("the answer to %s could not be written: %s", request.by, error)
-        files.remove(path + _REQUEST)
+        if not self._remove(request.id + _REQUEST):
+            return False
         self._taken.discard(request.id + _REQUEST)
+        return True
 
     def discard(self) -> None:
-        """At the start: remove what was meant for an earlier master alone."""
+        """At the start: remove what was meant for an earlier master alone. What that has answered just before it died
+        stays for a while: whoever asked would take it for not done."""
         names = self._names()
         for name in self._superfluous(names):
-            files.remove(os.path.join(self._directory, name))
+            kind = name.partition("-")[0]
+            answered = name.endswith(_ANSWER) and kind in self._lasting
+            if not answered or not _holds_something(os.path.join(self._directory, name)):
+                self._remove(name)
 
     def close(self) -> None:
         """At the end: remove what comes too late. Answers stay for those who are about to fetch them."""
         for name in self._superfluous(self._names()):
             path = os.path.join(self._directory, name)
-            if not name.endswith(_ANSWER) or not files.read(path):
-                files.remove(path)
+            if not name.endswith(_ANSWER) or not _holds_something(path):
+                self._remove(name)
 
     def _superfluous(self, names: list[str]) -> list[str]:
         """All but lasting requests, and where their answers are to go."""
@@ -174,16 +239,38 @@ class Requests:
         """What is there, but for what is being written at this moment: that is not a request yet."""
         try:
             return [name for name in os.listdir(self._directory) if files.final_name(name) == name]
-        except FileNotFoundError:
+        except OSError:
             return []
 
 
-def _moment(directory: int, name: str) -> int:
-    """When a request was written, by the clock of the file system's server, which is one for all of them."""
+def _status(directory: int, name: str) -> Optional[os.stat_result]:
     try:
-        return os.stat(name, dir_fd=directory).st_mtime_ns
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
-        return 0  # it is gone, or cannot be seen yet; reading it tells
+        return None
+
+
+def _moment(status: Optional[os.stat_result]) -> int:
+    """When a request was written, by the clock of the file system's server, which is one for all of them."""
+    return status.st_mtime_ns if status is not None else 0
+
+
+def _holds_something(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
+def _who(by: str, owner: int) -> str:
+    """Who asks, in one line: what is said in a file, and whose it is where that is somebody else than we are."""
+    if owner == os.geteuid():
+        return one_line(by)
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except (KeyError, OSError):
+        name = str(owner)
+    return one_line(f"{by} (in a file of the user {name})")
 
 
 # -- whoever asks ----------------------------------------------------------------------------------------------
@@ -266,5 +353,5 @@ def _read_answer(path: str) -> Optional[Answer]:
         return Answer(bool(body["done"]), body["body"])
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # or replaced at this moment, which some file systems tell as an error

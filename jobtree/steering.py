@@ -73,7 +73,7 @@ class Steering:
     def begin(self) -> None:
         """At the start: discard what was meant for an earlier master alone, and take the rest."""
         self._requests.discard()
-        self.look()
+        self._taken += self._requests.take_all()
         if self.paused is not None:
             log.warning(
                 "the run is paused, by %s: nothing is issued until somebody says jobTreeRun --goOn %s", self.paused,
@@ -100,8 +100,9 @@ class Steering:
         """After the commit: answer, and publish how far the tree is."""
         answers, self._answers = self._answers, []
         for request, answer in answers:
-            self._requests.answer(request, self._told(request) if request.kind in _QUESTIONS else answer)
-            self._obeyer.answered(request)
+            told = self._told(request) if request.kind in _QUESTIONS else answer
+            if self._requests.answer(request, told):
+                self._obeyer.answered(request)
         self._publisher.turn()
 
     def close(self) -> None:
@@ -119,21 +120,25 @@ class Steering:
             return self._obeyer.obey(request, collected)
         if request.kind == steering_requests.KILL_JOB:
             return self._kill_job(request)
-        return Answer(False, f"the master (jobtree {VERSION}) does not know how to {request.kind}")
+        return Answer(
+            False, f"the master (jobtree {VERSION}) does not know how to {one_line(request.kind[:100])}"
+        )
 
     def _kill_job(self, request: Request) -> Answer:
         """Done after the commit, so it is not noted in the store; asked for once more, its attempt tells."""
         try:
-            id, attempt = int(request.arguments["job"]), request.arguments.get("attempt")
-        except (KeyError, TypeError, ValueError, OverflowError):
-            return Answer(False, "no job was named")
+            id, attempt = request.number("job"), None
+            if request.arguments.get("attempt") is not None:
+                attempt = request.number("attempt")
+        except ValueError as error:
+            return Answer(False, f"The request makes no sense: {error}.")
         name = job_name(id)
         bundle = next(
             (b for b in self._bundles.values() if b.current is not None and b.current[0] == id), None
         )
         if bundle is None or bundle.current is None:
             return Answer(False, f"Job {name} is not running. See: jobTreeStatus --why {name}")
-        if attempt is not None and bundle.current[1] != int(attempt):
+        if attempt is not None and bundle.current[1] != attempt:
             return Answer(
                 False, f"Attempt {attempt} of job {name} is over; {bundle.current[1]} is running now."
             )
@@ -157,10 +162,9 @@ class Steering:
 
     def _why(self, request: Request) -> Answer:
         try:
-            lines = self._explainer.why(int(request.arguments["job"]))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            return Answer(False, "no job was named")
-        return Answer(True, lines)
+            return Answer(True, self._explainer.why(request.number("job")))
+        except ValueError as error:
+            return Answer(False, f"The request makes no sense: {error}.")
 
     def _running(self) -> list[RunningJob]:
         return self._explainer.running_jobs()

@@ -52,7 +52,7 @@ def _obey(paths: TreePaths, store: Store) -> None:
     collected = Collected()
     store.begin()
     answers = [
-        (request, obeyer.obey(request, collected)) for request in requests.take() if obeyer.knows(request)
+        (request, obeyer.obey(request, collected)) for request in requests.take_all() if obeyer.knows(request)
     ]
     if tree.complete:
         store.set("ended", "complete")

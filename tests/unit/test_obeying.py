@@ -150,7 +150,7 @@ def test_what_is_not_failed_is_not_tried_again_and_why_is_said(make_scene: MakeS
             "Job 1-2 (Child) failed in attempt 7; it has been tried again since, and attempt 1 has failed too. Ask "
             "for that.",
         ]
-        assert answers[4].body.startswith("the request makes no sense")
+        assert answers[4].body == "The request makes no sense: job is 'x', and a number is expected."
         worker.succeed()
         scene.finish(worker)
         yield
@@ -400,7 +400,8 @@ def test_only_the_attempt_that_was_meant_is_killed(make_scene: MakeScene) -> Non
             yield
         yield from ask(scene, about(KILL_JOB, 1, 7), Request(KILL_JOB, "ada"))
         assert [answer.body for answer in answers] == [
-            "Attempt 7 of job 0-1 is over; 1 is running now.", "no job was named",
+            "Attempt 7 of job 0-1 is over; 1 is running now.",
+                "The request makes no sense: job is None, and a number is expected.",
         ]  # fmt: skip
         assert scene.batch.cancelled == []
         worker.succeed()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
-from jobtree import requests
+from jobtree import files, requests
 from jobtree.errors import StorageError
 from jobtree.paths import TreePaths
 from jobtree.requests import Answer, Request, Requests
@@ -189,6 +190,155 @@ def test_directory_that_has_not_changed_for_a_while_is_not_read(
     clock.advance(4.0)
     master.take()
     assert len(read) == 3
+
+
+def test_what_a_dead_master_has_answered_can_still_be_fetched(paths: TreePaths, clock: FakeClock) -> None:
+    ids = [requests.send(paths, Request(kind, "ada"), wants_answer=True) for kind in ("retry", "why")]
+    dead = Requests(paths, {"retry"})
+    for taken in dead.take():
+        dead.answer(taken, Answer(True, taken.kind))
+    master = Requests(paths, {"retry"})
+    master.discard()
+    assert requests.wait(paths, ids[0], LONG, is_alive) == Answer(True, "retry")
+    assert requests.wait(paths, ids[1], LONG, is_alive) is None
+
+
+# -- whatever lies there ---------------------------------------------------------------------------------------
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "file").touch()
+
+
+@pytest.mark.parametrize("make", [a_fifo, a_link, a_link_to_itself, a_directory])
+def test_what_is_no_file_is_not_opened_and_does_not_come_between_others(
+    paths: TreePaths,
+    make: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+    clock: FakeClock,
+) -> None:
+    master = Requests(paths, {"retry"})
+    id = requests.send(paths, Request("retry", "ada"))
+    make(Path(paths.requests, "retry-0.json"))
+
+    master.discard()
+    (taken,) = master.take_all()
+    assert taken.id == id
+    assert "retry-0.json: not a request (it is no regular file)" in caplog.text
+    for _ in range(3):
+        clock.advance(1000.0)
+        Path(paths.requests, f"retry-{clock.now}.json").touch()
+        assert master.take() == []
+    assert master.answer(taken, Answer(True))
+    master.close()
+    assert caplog.text.count("retry-0.json: not a request") == 1
+    assert names(paths) == (["retry-0.json"] if make is a_directory else [])
+
+
+@pytest.mark.parametrize(
+    "name", ["\udcff.json", "a\nb.json", ".json", "..json", "x" * 250 + ".json", "retry-\x1b[2J.json"]
+)
+def test_names_that_nobody_would_give(paths: TreePaths, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    put(paths, name, b'{"kind": "retry", "by": "ada"}')
+    put(paths, "second" + name[-200:], b"no request")
+    master = Requests(paths)
+    (taken,) = master.take()
+    assert (taken.kind, taken.by) == ("retry", "ada")
+    assert master.answer(taken, Answer(True))
+    assert names(paths) == []
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+def test_who_asks_is_one_line_of_bounded_length(paths: TreePaths) -> None:
+    put(paths, "a.json", json.dumps({"kind": "k", "by": "ada\n\x1b[2J" + "x" * 5000 + "\ud800"}).encode())
+    (taken,) = Requests(paths).take()
+    assert taken.by.startswith("ada\\n\\x1b[2Jxxx")
+    assert len(taken.by) < 220
+
+
+def test_whose_file_it_is_is_said(paths: TreePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(paths, "a.json", b'{"kind": "k", "by": "ada@here"}')
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    (taken,) = Requests(paths).take()
+    assert taken.by == f"ada@here (in a file of the user {owner})"
+
+
+def test_a_request_that_cannot_be_read_is_removed(
+    paths: TreePaths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(paths, "a.json", b'{"kind": "k", "by": "ada"}')
+
+    def refused(path: str, *_: object) -> bytes:
+        raise StorageError(f"{path}: permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_from", refused)
+        assert Requests(paths).take() == []
+    assert "permission denied" in caplog.text
+    assert names(paths) == []
+
+
+def test_a_request_that_cannot_be_removed_is_not_met_again_by_the_same_master(
+    paths: TreePaths, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    master = Requests(paths, {"retry"})
+    requests.send(paths, Request("retry", "ada"))
+    (taken,) = master.take()
+
+    def refused(path: str) -> None:
+        raise StorageError(f"{path}: not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "remove", refused)
+        assert not master.answer(taken, Answer(True))
+        for _ in range(3):
+            clock.advance(1000.0)
+            assert master.take() == []
+        master.close()
+
+
+@pytest.mark.parametrize("instead", ["a file", "nothing"])
+def test_without_a_directory_the_master_goes_on(
+    paths: TreePaths, instead: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.rmdir(paths.requests)
+    if instead == "a file":
+        Path(paths.requests).touch()
+    master = Requests(paths)
+    for _ in range(3):
+        assert master.take_all() == []
+    master.discard()
+    master.close()
+    assert caplog.text.count("requests cannot be seen") == (instead == "a file")
+
+
+def test_a_start_takes_all_that_lies_there(paths: TreePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "_MOST_AT_ONCE", 4)
+    for number in range(9):
+        put(paths, f"retry-{number}.json", b'{"kind": "retry", "by": "ada"}')
+        put(paths, f"none-{number}.json", b"[]")
+    assert len(Requests(paths).take_all()) == 9
+    assert len(names(paths)) == 9
+
+
+@pytest.mark.parametrize("value", [None, True, 1.0, "1", -1, 1 << 63, [], {}])
+def test_what_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^job is .*, and a number is expected$"):
+        Request("k", "ada", {"job": value}).number("job")
 
 
 # -- the master -------------------------------------------------------------------------------------------------
