@@ -34,6 +34,7 @@ import select
 import signal
 import sys
 import time
+from typing import Any
 
 EX_TEMPFAIL = 75
 _HANDED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGCONT")
@@ -45,10 +46,7 @@ _LOOK_SECONDS = 0.5
 def main() -> None:
     """Run the job that the first argument names."""
     try:
-        with open(
-            sys.argv[2] if len(sys.argv) > 2 else 0, encoding="utf-8", errors="surrogateescape"
-        ) as file:
-            told = json.load(file)
+        told = _read(sys.argv[2] if len(sys.argv) > 2 else None)
         job = told["jobs"][os.environ.get(sys.argv[1], sys.argv[1])]
     except (OSError, ValueError, KeyError, IndexError) as error:
         print(
@@ -92,6 +90,14 @@ def main() -> None:
     if keeper is not None:
         os.write(keeper, b".")
     _end_as(status)
+
+
+def _read(path: str | None) -> dict[str, Any]:
+    """What to do, from a file or standard input. That stays open, so that nothing else ever gets its number."""
+    descriptor = 0 if path is None else os.open(path, os.O_RDONLY)
+    with open(descriptor, encoding="utf-8", errors="surrogateescape", closefd=path is not None) as file:
+        told: dict[str, Any] = json.load(file)
+    return told
 
 
 def _become(command: list[str], cwd: str, output: int, write: int) -> None:

@@ -107,7 +107,7 @@ class SlurmServer:
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
-        wait_until(self._all_up, "nodes to be up")
+        wait_until(self._all_usable, "nodes to be up")
 
     def clear(self) -> None:
         """Let nothing be left of earlier tests: no job, no node out of use, no number that may be given out again.
@@ -123,10 +123,7 @@ class SlurmServer:
         if self.run("squeue", "--noheader"):
             self.run("scancel", "--user=root")
             wait_until(lambda: not self.run("squeue", "--noheader"), "an empty queue")
-        for node, state in self._states().items():
-            if "drain" in state or "down" in state:
-                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        wait_until(self._all_up, "nodes to be up")
+        wait_until(self._all_usable, "nodes to be up")
 
     def describe(self) -> str:
         """How things stand, for the message of a test that has failed."""
@@ -260,6 +257,13 @@ class SlurmServer:
     def _all_up(self) -> bool:
         """Whether all nodes have registered, and jobs can run there."""
         return set(self._states().values()) <= {"idle", "mixed", "allocated", "completing"}
+
+    def _all_usable(self) -> bool:
+        """The same, after those that were taken out of use have been put back."""
+        for node, state in self._states().items():
+            if "drain" in state or "down" in state:
+                self._answers("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return self._all_up()
 
     def _states(self) -> dict[str, str]:
         """The state of each node, in lower case; a * after it: it does not answer."""

@@ -45,8 +45,8 @@ def test_nothing_is_left_for_the_next_test(slurm_server: SlurmServer) -> None:
     slurm_server.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     assert node in slurm_server.run("sinfo", "--noheader", "--states=drain", "--format=%N")
     slurm_server.daemons.kill("slurmctld")
-    slurm_server.start_controller()
 
+    slurm_server.start()
     slurm_server.clear()
 
     assert slurm_server.run("squeue", "--noheader") == ""
