@@ -43,8 +43,9 @@ class Beat(NamedTuple):
 def end_frame(end: End) -> tuple[Any, ...]:
     """The body of the frame that says how a bundle ended; the same in the block and at the end of the outcome file."""
     reason = end.reason.value if end.reason is not None else None
+    number = int(end.signal) if end.signal is not None else None
     return (
-        frames.END, end.kind.value, end.status, end.signal, reason, end.peak_memory, end.cpu_seconds,
+        frames.END, end.kind.value, end.status, number, reason, end.peak_memory, end.cpu_seconds,
         _short(end.detail), end.host,
     )  # fmt: skip
 

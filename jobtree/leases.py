@@ -11,7 +11,7 @@ then, so this is what keeps two workers from running one target. There are three
 
 What a batch system says of a job's end or absence is a hint. It makes us try the claim, so that a submission that was
 lost or has died before its first line is issued again at once; and where the supervisor could only say that somebody
-had killed the worker, it says why. Silence from a batch system means nothing.
+had killed the worker, or was killed itself, it says why. Silence from a batch system means nothing.
 
 Results are found by reading outcome files, never by asking a scheduler: each file several times a second while its
 bundle runs, each time by a fresh open. How this fails: a file that cannot be read is a StorageError, which stops the
@@ -216,9 +216,8 @@ class Leases:
                 watch.over_since = now
             if now - watch.over_since < _VERDICT_SECONDS and self._wants_verdict(watch):
                 return None
-        elif watch.told.reason in _EXPLAINS:
-            detail = "; ".join(filter(None, (watch.told.detail, end.detail)))
-            end = dataclasses.replace(end, reason=watch.told.reason, detail=detail)
+        else:
+            end = _explained(end, watch.told)
         # What is killed may be queued again by the batch system, which then says nothing of an end.
         return Over(watch.bundle, end, True, forgotten=watch.told is None)
 
@@ -236,10 +235,19 @@ class Leases:
             detail += f"; the batch system says: {said}"
         # Should it wake up again, it finds out at once that nobody waits for it.
         bundles.cancel(self._paths, bundle.id)
-        return Over(
-            bundle, End(bundle.name, EndKind.LOST, detail=detail, host=bundle.host), True, forgotten=True
-        )
+        end = End(bundle.name, EndKind.LOST, detail=detail, host=bundle.host)
+        if watch.told is not None:
+            end = _explained(end, watch.told)
+        return Over(bundle, end, True, forgotten=True)
 
     def _end_unclaimed(self, watch: _Watch, detail: str) -> None:
         watch.bundle.end = End(watch.bundle.name, EndKind.KILLED, reason=Reason.CANCELLED, detail=detail)
         watch.next_look = 0.0
+
+
+def _explained(end: End, told: End) -> End:
+    """An end of which nobody there knows why, and what the batch system says of it."""
+    if told.reason not in _EXPLAINS:
+        return end
+    detail = end.detail if told.detail in end.detail else f"{told.detail}; {end.detail}".rstrip("; ")
+    return dataclasses.replace(end, kind=EndKind.KILLED, reason=told.reason, detail=detail)

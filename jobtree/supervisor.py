@@ -381,9 +381,9 @@ class Supervisor:
         return True
 
     def _start_guard(self, worker: SupervisedWorker) -> None:
-        end = End(
-            self._name, EndKind.LOST, detail="its supervisor was killed, and so it was ended", host=self.host
-        )
+        detail = "its supervisor was killed, and so it was ended"
+        number = signal.SIGKILL
+        end = End(self._name, EndKind.KILLED, None, number, Reason.SIGNAL, detail=detail, host=self.host)
 
         def orphaned() -> None:
             tempdirs.remove_local(self._header.run, self._header.bundle)

@@ -1,4 +1,4 @@
-"""SLURM keeps the contract: the real one, and the one that is made of fake commands."""
+"""SLURM keeps the contract: the real one, without and with accounting, and the one that is made of fake commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import pytest
 from batchsystems.abstract import AbstractBatchSystem, EndKind, Resources, Setup, Submission
 from batchsystems.slurm import Slurm
 from tests.conformance.batch_system import BatchSystemContract
+from tests.conformance.clauses_cancel import ListContract
+from tests.conformance.clauses_issue import EndsContract
 from tests.conformance.clauses_scheduler import SchedulerContract
+from tests.conformance.scene import Contract
 from tests.fakes.slurm_cluster import RunningSlurm
 from tests.servers.daemons import wait_until
 from tests.servers.slurm import SlurmServer
@@ -33,8 +36,8 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-class SlurmContract(BatchSystemContract, SchedulerContract):
-    """What all of them share."""
+class MakesSlurm(Contract):
+    """How it is made."""
 
     short_jobs = 40
 
@@ -46,6 +49,10 @@ class SlurmContract(BatchSystemContract, SchedulerContract):
 
     def setup(self) -> Setup:
         return Setup("conformance", os.environ[DIRECTORY], OPTIONS)
+
+
+class SlurmContract(MakesSlurm, BatchSystemContract, SchedulerContract):
+    """The whole contract."""
 
     def test_a_small_job_is_not_held_up_by_a_large_one(self) -> None:
         """SLURM lets pass only who says that it will be gone in time."""
@@ -68,17 +75,10 @@ def with_time(submission: Submission, seconds: float) -> Submission:
     return dataclasses.replace(submission, resources=Resources(1.0, 0, seconds))
 
 
-@pytest.mark.slow
-@pytest.mark.servers
-@pytest.mark.xdist_group("slurm")
-class TestSlurm(SlurmContract):
-    server: SlurmServer
+class RealSlurm(MakesSlurm, SchedulerContract):
+    """How a real one is made to misbehave."""
 
-    @pytest.fixture(autouse=True)
-    def real(self, slurm_server: SlurmServer) -> Iterator[None]:
-        type(self).server = slurm_server
-        yield
-        empty(slurm_server)
+    server: SlurmServer
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
@@ -117,6 +117,34 @@ class TestSlurm(SlurmContract):
 
             assert end.kind is EndKind.LOST
             assert scene.batch.list_issued(scene.run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.xdist_group("slurm")
+class TestSlurm(RealSlurm, SlurmContract):
+    @pytest.fixture(autouse=True)
+    def real(self, slurm_server: SlurmServer) -> Iterator[None]:
+        type(self).server = slurm_server
+        yield
+        empty(slurm_server)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.xdist_group("slurm")
+class TestSlurmWithAccounting(RealSlurm, EndsContract, ListContract):
+    """The clauses for which it matters that SLURM keeps accounts, and that control groups see to processes."""
+
+    test_all_processes_of_a_running_job_are_killed = (
+        BatchSystemContract.test_all_processes_of_a_running_job_are_killed
+    )
+
+    @pytest.fixture(autouse=True)
+    def real(self, slurm_server_with_accounting: SlurmServer) -> Iterator[None]:
+        type(self).server = slurm_server_with_accounting
+        yield
+        empty(slurm_server_with_accounting)
 
 
 class TestFakeSlurm(SlurmContract):

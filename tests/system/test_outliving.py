@@ -337,14 +337,17 @@ def test_a_machine_on_which_bundles_die_at_once_is_avoided_and_named(bench: Benc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "supervisor"])
 def test_what_ran_out_of_memory_gets_more(
-    bench: Bench, farm: RunningFarm, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, farm: RunningFarm, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
+    """Whom a batch system kills for it is its own choice; that it was for that, only it knows."""
     monkeypatch.setenv("CHILDREN", "1")
     run = start(bench, "--doubleMem", "--defaultMemory", "1G")
     worker = bench.gate.arrival()
     farm.trick("verdict", "memory")
-    os.kill(worker, signal.SIGKILL)
+    supervisor = supervisors(bench.directory / "tree")[0]
+    os.kill(worker if victim == "worker" else supervisor.pid, signal.SIGKILL)
     bench.gate.arrival()
     farm.behave("verdict")
     bench.gate.let_through(1)

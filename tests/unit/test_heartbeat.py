@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ ENDS = [
         cpu_seconds=2.5,
         detail="oom",
     ),
+    End("r.1", EndKind.KILLED, signal=signal.SIGKILL, reason=Reason.SIGNAL),
     End("r.1", EndKind.LOST, detail="Zürich 東京"),
 ]
 

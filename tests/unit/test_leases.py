@@ -216,6 +216,23 @@ def test_the_batch_system_says_why_a_worker_was_killed(make_scene: MakeScene) ->
     assert "says the scheduler" in message
 
 
+def test_the_batch_system_says_why_nothing_was_heard_any_more(make_scene: MakeScene) -> None:
+    """Everything there was killed at once, so that nobody has signed off."""
+    scene = make_scene()
+
+    def script() -> Iterator[None]:
+        scene.supervised(1).start()
+        scene.batch.kill(scene.name(1), Reason.TIME, detail="says the scheduler")
+        yield from scene.wait(2 * LEASE + 1)
+        yield from scene.play_rest()
+
+    assert scene.play(script()).tree.totals[State.FAILED] == 1
+
+    ((kind, message),) = scene.rows("SELECT kind, message FROM failures")
+    assert kind == "time"
+    assert "says the scheduler" in message
+
+
 @pytest.mark.parametrize("verdict", [None, Reason.PREEMPTED, Reason.NODE])
 def test_without_a_fault_it_is_a_loss(make_scene: MakeScene, verdict: Optional[Reason]) -> None:
     scene, master = killed(make_scene, verdict)
