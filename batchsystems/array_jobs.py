@@ -166,6 +166,8 @@ class Jobs:
         }
 
     def _seen(self, job: Job, line: Line, now: float) -> None:
+        if job.told is not None:
+            return  # it has ended, and the queue does not know yet
         job.missing = None
         self._note(job, line)
         if self._meaning.is_over(line):

@@ -35,6 +35,7 @@ class Question:
     def __init__(self, link: Link, number: int) -> None:
         self.began = monotonic()
         self.found: Optional[Answer] = None
+        self.sent: Optional[float] = None
         self.number = number
         self._link = link
 
@@ -78,7 +79,7 @@ class Link:
         self._rest = b""
         self._count = 0
         self._questions: dict[int, Question] = {}
-        self._unsent: list[bytes] = []
+        self._unsent: list[tuple[Question, bytes]] = []
 
     def fileno(self) -> int:
         """Readable when the session has something to tell."""
@@ -95,16 +96,16 @@ class Link:
         """When something is to be done for it in any case."""
         if self._process is None:
             return self.pause.until if self._questions else float("inf")
-        waits = [question.began for question in self._questions.values()] + (
-            [] if self.opened else [self._began]
-        )
+        waits = [question.sent for question in self._questions.values() if question.sent is not None]
+        waits += [] if self.opened else [self._began]
         return min(waits, default=float("inf")) + _ANSWER_SECONDS
 
     def ask(self, what: str, **about: Any) -> Question:
         """Ask. It is answered when the session is open, or has failed to."""
         self._count += 1
         question = self._questions[self._count] = Question(self, self._count)
-        self._unsent.append(json.dumps({"id": self._count, "do": what, **about}).encode() + b"\n")
+        text = json.dumps({"id": self._count, "do": what, **about})
+        self._unsent.append((question, text.encode() + b"\n"))
         self.turn()
         return question
 
@@ -183,12 +184,14 @@ class Link:
             return
         assert self._process.stdin is not None
         while self._unsent:
+            question, text = self._unsent[0]
             try:
-                sent = os.write(self._process.stdin.fileno(), self._unsent[0])
+                sent = os.write(self._process.stdin.fileno(), text)
             except (BlockingIOError, BrokenPipeError):
                 return  # it is busy, or its end will be heard of
-            self._unsent[0] = self._unsent[0][sent:]
-            if self._unsent[0]:
+            question.sent = monotonic()
+            self._unsent[0] = question, text[sent:]
+            if sent < len(text):
                 return
             del self._unsent[0]
 

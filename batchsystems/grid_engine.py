@@ -50,13 +50,23 @@ class GridEngine(Drmaa):
                     "submit host; perhaps '. $SGE_ROOT/default/common/settings.sh')."
                 )
         more = self._options["drmaaNativeSpec"] or ""
+        own = commands.OWN_ARGUMENTS.intersection(more.split())
+        if own:
+            raise BatchSystemError(
+                f"{', '.join(sorted(own))} is given by jobtree itself; expected other arguments of qsub in "
+                f"--drmaaNativeSpec, which is {more!r}"
+            )
         # Its commands may speak other languages.
         self._commands_env = {**os.environ, "LC_ALL": "C"}
         self._user = _user()
         self._engine = GridEngineDialogue(
             self._commands_env, files, self._link, self._user, more, patience, self._options["drmaaInterval"]
         )
-        self._look()
+        try:
+            self._look()
+        except BatchSystemError:
+            self._engine.close()
+            raise
         return self._engine
 
     def _look(self) -> None:

@@ -22,9 +22,11 @@ ROOM_MEBIBYTES = 384
 
 _MOST_RANGES = 100
 
-OWN_ARGUMENTS = (
-    "-N", "-t", "-tc", "-b", "-o", "-e", "-i", "-j", "-wd", "-cwd", "-r", "-w", "-sync", "-terse", "-V", "-a",
-    "-hold_jid", "-hold_jid_ad", "-shell", "-now", "-h",
+OWN_ARGUMENTS = frozenset(
+    [
+        "-N", "-t", "-tc", "-b", "-o", "-e", "-i", "-j", "-wd", "-cwd", "-r", "-w", "-sync", "-terse", "-V", "-a",
+        "-hold_jid", "-hold_jid_ad", "-shell", "-now", "-h",
+    ]
 )  # fmt: skip
 """What is not the user's to give."""
 

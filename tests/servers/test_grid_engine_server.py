@@ -35,18 +35,21 @@ def processes_of(server: GridEngineServer) -> list[str]:
     return found
 
 
-def accounted(server: GridEngineServer, job: str) -> dict[str, str]:
-    """What the accounting file has of a job that has ended, waiting for it."""
+def accounted(server: GridEngineServer, name: str) -> dict[str, str]:
+    """What the accounting file has of the job of this name, waiting for its end.
+
+    By name, since a qmaster that was killed soon after its first start gives numbers out once more.
+    """
     lines: list[str] = []
 
     def told() -> bool:
         try:
-            lines[:] = server.run("qacct", "-j", job).splitlines()
+            lines[:] = server.run("qacct", "-j", name).splitlines()
         except ServerError:  # not there yet
             return False
         return True
 
-    wait_until(told, f"job {job} in the accounts")
+    wait_until(told, f"{name} in the accounts")
     pairs = [line.split(None, 1) for line in lines]
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
@@ -68,10 +71,11 @@ def test_a_job_runs_and_its_master_may_be_killed(
 @pytest.mark.slow
 def test_ends_are_accounted_and_what_can_never_run_is_refused(grid_engine_server: GridEngineServer) -> None:
     server = grid_engine_server
-    failed, killed = submit(server, "exit 3"), submit(server, "kill -9 $$", "-pe", "smp", "3")
+    submit(server, "exit 3", "-N", "fails")
+    submit(server, "kill -9 $$", "-N", "is_killed", "-pe", "smp", "3")
 
-    assert accounted(server, failed)["exit_status"] == "3"
-    ended = accounted(server, killed)
+    assert accounted(server, "fails")["exit_status"] == "3"
+    ended = accounted(server, "is_killed")
     assert (ended["exit_status"].split()[0], ended["slots"]) == ("137", "3")
 
     for request in (("-l", "h_vmem=999G"), ("-pe", "smp", "999"), ("-q", "nowhere.q")):
