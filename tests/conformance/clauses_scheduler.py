@@ -10,7 +10,7 @@ import time
 from contextlib import AbstractContextManager
 
 from batchsystems.abstract import BatchSystemError, EndKind, Reason, Setup
-from tests.conformance.scene import DEADLINE_SECONDS, Contract, raised
+from tests.conformance.scene import Contract, raised
 
 _AT_ONCE_SECONDS = 20.0
 """What clause 27 calls some seconds."""
@@ -82,7 +82,7 @@ class SchedulerContract(Contract):
 
             assert (end.kind, end.reason) == (EndKind.KILLED, Reason.NEVER_FITS)
             assert end.detail
-            deadline = time.monotonic() + DEADLINE_SECONDS
+            deadline = time.monotonic() + scene.seconds
             while scene.batch.list_issued(scene.run):
                 assert time.monotonic() < deadline
                 scene.poll(0.1)

@@ -19,6 +19,9 @@ from batchsystems.abstract import AbstractBatchSystem, End, Resources, Submissio
 # For what happens within milliseconds here and perhaps a minute on a busy cluster; nothing waits for it to pass.
 DEADLINE_SECONDS = 60.0
 
+# The same for real schedulers, whose clients hold back for a minute when a daemon has died.
+SERVER_SECONDS = 200.0
+
 # Waits for a file, but gives up after some minutes: a test that dies must not leave jobs behind for ever.
 AWAIT = 'await() { n=0; while ! test -e "$1" && test $n -lt 9000; do sleep 0.02; n=$((n + 1)); done; }; '
 
@@ -34,8 +37,11 @@ class Scene:
     Leaving it checks that each job was reported at most once, and none that was not issued.
     """
 
-    def __init__(self, batch: AbstractBatchSystem, parent: Optional[str]) -> None:
+    def __init__(
+        self, batch: AbstractBatchSystem, parent: Optional[str], seconds: float = DEADLINE_SECONDS
+    ) -> None:
         self.batch = batch
+        self.seconds = seconds
         self.folder = tempfile.mkdtemp(prefix="conformance-", dir=parent)
         # No two runs share a name, nor do suites that use one cluster at the same time.
         self.run = f"conformance-{os.getpid()}-{next(_scenes)}"
@@ -113,7 +119,7 @@ class Scene:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Poll until the condition holds."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + self.seconds
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for: {what}; reported: {self.reported}"
             self.poll(0.01)
@@ -137,12 +143,12 @@ class Scene:
         """Wait until no process holds the pipe any more, after one did; does not poll the batch system."""
         poll = select.poll()
         poll.register(self._lifelines[name], 0)
-        assert poll.poll(1000 * DEADLINE_SECONDS), f"somebody still holds {name}"
+        assert poll.poll(1000 * self.seconds), f"somebody still holds {name}"
 
     def ends(self, *names: str) -> list[End]:
         """Poll until these jobs (short names) have been reported; their ends, in this order."""
         wanted = [f"{self.run}.{name}" for name in names]
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + self.seconds
         while True:
             found = {end.name: end for end in self.reported}
             missing = [name for name in wanted if name not in found]
@@ -216,10 +222,13 @@ class Contract:
     # Where jobs and tests see the same files; None: the usual folder for temporary files.
     scratch_parent: Optional[str] = None
 
+    # After which something that should come is not waited for any more.
+    seconds = DEADLINE_SECONDS
+
     def make(self) -> AbstractBatchSystem:
         """A new batch system with at least two cores and 64 MiB."""
         raise NotImplementedError
 
     def scene(self) -> Scene:
         """A new batch system with a folder."""
-        return Scene(self.make(), self.scratch_parent)
+        return Scene(self.make(), self.scratch_parent, self.seconds)

@@ -16,18 +16,22 @@ from batchsystems.drmaa import Drmaa
 from batchsystems.grid_engine import GridEngine
 from tests.conformance.batch_system import BatchSystemContract
 from tests.conformance.clauses_scheduler import SchedulerContract
+from tests.conformance.scene import SERVER_SECONDS
 from tests.servers.grid_engine import QUEUE, GridEngineServer
 
 DIRECTORY = "JOBTREE_TEST_GRID_ENGINE_DIRECTORY"
 OPTIONS = {"drmaaInterval": 0.1, "drmaaTime": 600}
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.xdist_group("grid_engine")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.timeout(600)
+]  # fmt: skip
 
 
 class GridEngineContract(BatchSystemContract, SchedulerContract):
     """What both share."""
 
     short_jobs = 40
+    seconds = SERVER_SECONDS
     server: GridEngineServer
 
     @pytest.fixture(autouse=True)

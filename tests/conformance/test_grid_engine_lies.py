@@ -14,11 +14,13 @@ import pytest
 from batchsystems.abstract import BatchSystemError, EndKind, NeverFits, Reason, Resources, Setup, Submission
 from batchsystems.drmaa import Drmaa
 from batchsystems.grid_engine import GridEngine
-from tests.conformance.scene import Scene, raised
+from tests.conformance.scene import SERVER_SECONDS, Scene, raised
 from tests.servers.daemons import ServerError, wait_until
 from tests.servers.grid_engine import GridEngineServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.xdist_group("grid_engine")]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.timeout(600)
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def scene(grid_engine_server: GridEngineServer, tmp_path: Path) -> Iterator[Scen
 
 def new_scene(directory: Path, patience: float = 3.0, **options: object) -> Scene:
     given = {"drmaaInterval": 0.1, **options}
-    return Scene(GridEngine(str(directory), given, patience), None)
+    return Scene(GridEngine(str(directory), given, patience), None, SERVER_SECONDS)
 
 
 def session(scene: Scene) -> psutil.Process:

@@ -19,7 +19,7 @@ from tests.conformance.batch_system import BatchSystemContract
 from tests.conformance.clauses_cancel import ListContract
 from tests.conformance.clauses_issue import EndsContract
 from tests.conformance.clauses_scheduler import SchedulerContract
-from tests.conformance.scene import Contract
+from tests.conformance.scene import SERVER_SECONDS, Contract
 from tests.fakes.slurm_cluster import RunningSlurm
 from tests.servers.daemons import wait_until
 from tests.servers.slurm import SlurmServer
@@ -79,6 +79,7 @@ class RealSlurm(MakesSlurm, SchedulerContract):
     """How a real one is made to misbehave."""
 
     server: SlurmServer
+    seconds = SERVER_SECONDS
 
     @contextlib.contextmanager
     def down(self) -> Iterator[None]:
@@ -122,6 +123,7 @@ class RealSlurm(MakesSlurm, SchedulerContract):
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.xdist_group("slurm")
+@pytest.mark.timeout(600)
 class TestSlurm(RealSlurm, SlurmContract):
     @pytest.fixture(autouse=True)
     def real(self, slurm_server: SlurmServer) -> Iterator[None]:
@@ -133,6 +135,7 @@ class TestSlurm(RealSlurm, SlurmContract):
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.xdist_group("slurm")
+@pytest.mark.timeout(600)
 class TestSlurmWithAccounting(RealSlurm, EndsContract, ListContract):
     """The clauses for which it matters that SLURM keeps accounts, and that control groups see to processes."""
 

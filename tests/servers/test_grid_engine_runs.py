@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,14 +18,17 @@ import pytest
 
 from tests.servers.daemons import ServerError
 from tests.servers.grid_engine import GridEngineServer
+from tests.system import pipelines
 from tests.system.legacy_script import CHECKOUT
-from tests.system.pipelines import IMPORTS, MAIN, wait_until
+from tests.system.pipelines import IMPORTS, MAIN
 from tests.system.test_outliving import PIPELINE, complete, counted, leftovers
-from tests.system.waiting import PAUSE, Bench, Running, gone
+from tests.system.waiting import PAUSE, SERVER_SECONDS, Bench, Running, gone
 
 pytestmark = [
-    pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.slow, pytest.mark.timeout(400)
+    pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.slow, pytest.mark.timeout(600)
 ]  # fmt: skip
+
+wait_until = partial(pipelines.wait_until, seconds=SERVER_SECONDS)
 
 OPTIONS = (
     "--batchSystem", "gridEngine", "--drmaaInterval", "0.5", "--lease", "60", "--grace", "1", "--jobTime", "0",
@@ -74,7 +78,7 @@ def bench(
         (bin_ / name).write_text(f"#!/bin/sh\necho {name} >> '{tmp_path}/calls'\nexec {real} \"$@\"\n")
         (bin_ / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
-    with Bench(tmp_path) as made:
+    with Bench(tmp_path, SERVER_SECONDS) as made:
         made.write("pipeline.py", IMPORTS, PAUSE, PIPELINE, MAIN)
         yield made
 
@@ -137,6 +141,7 @@ def test_the_sort_example(bench: Bench) -> None:
         bench.directory,
         [sys.executable, example, "--jobTree", "tree", "--N", "30000", "--fileToSort", "file", *OPTIONS],
         99,
+        SERVER_SECONDS,
     ).ended()
 
     assert ran.status == 0, ran.err

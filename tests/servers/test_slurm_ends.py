@@ -11,7 +11,7 @@ import pytest
 
 from batchsystems.abstract import EndKind, Reason, Resources, Submission
 from batchsystems.slurm import Slurm
-from tests.conformance.scene import Scene, is_alive
+from tests.conformance.scene import SERVER_SECONDS, Scene, is_alive
 from tests.servers.daemons import wait_until
 from tests.servers.slurm import SlurmServer
 
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.servers,
     pytest.mark.xdist_group("slurm"),
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 EAT = "python3 -c 'import time; x = bytearray(300 << 20); print(1, flush=True); time.sleep(60)'"
@@ -31,7 +31,7 @@ class Ground:
     def __init__(self, server: SlurmServer, directory: Path, **options: object) -> None:
         self.server = server
         batch = Slurm(str(directory), {"slurmInterval": 0.2, **options}, patience=1.0)
-        self.scene = Scene(batch, None)
+        self.scene = Scene(batch, None, SERVER_SECONDS)
 
     def job_id(self, name: str) -> str:
         """SLURM's number of a job: array and task."""

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,14 +16,17 @@ import pytest
 
 from batchsystems import slurm_commands as commands
 from tests.servers.slurm import SlurmServer
+from tests.system import pipelines
 from tests.system.legacy_script import CHECKOUT
-from tests.system.pipelines import IMPORTS, MAIN, wait_until
+from tests.system.pipelines import IMPORTS, MAIN
 from tests.system.test_outliving import PIPELINE, complete, counted, leftovers
-from tests.system.waiting import PAUSE, Bench, Running, gone
+from tests.system.waiting import PAUSE, SERVER_SECONDS, Bench, Running, gone
 
 pytestmark = [
-    pytest.mark.servers, pytest.mark.xdist_group("slurm"), pytest.mark.slow, pytest.mark.timeout(400)
+    pytest.mark.servers, pytest.mark.xdist_group("slurm"), pytest.mark.slow, pytest.mark.timeout(600)
 ]  # fmt: skip
+
+wait_until = partial(pipelines.wait_until, seconds=SERVER_SECONDS)
 
 OPTIONS = (
     "--batchSystem", "slurm", "--slurmInterval", "0.5", "--lease", "60", "--grace", "1", "--jobTime", "0",
@@ -50,7 +54,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm_server: SlurmSe
         (bin_ / name).write_text(SHIM.format(name=name, directory=tmp_path))
         (bin_ / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
-    with Bench(tmp_path) as made:
+    with Bench(tmp_path, SERVER_SECONDS) as made:
         made.write("pipeline.py", IMPORTS, PAUSE, PIPELINE, MAIN)
         yield made
     slurm_server.run("scancel", "--signal=KILL", "--user=root")
@@ -90,6 +94,7 @@ def test_the_sort_example(bench: Bench) -> None:
         bench.directory,
         [sys.executable, example, "--jobTree", "tree", "--N", "30000", "--fileToSort", "file", *OPTIONS],
         99,
+        SERVER_SECONDS,
     ).ended()
 
     assert ran.status == 0, ran.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,13 +13,16 @@ import pytest
 
 from tests.servers.slurm import SlurmServer
 from tests.servers.test_slurm_runs import OPTIONS, SHIM, queue, token
-from tests.system.pipelines import IMPORTS, MAIN, wait_until
+from tests.system import pipelines
+from tests.system.pipelines import IMPORTS, MAIN
 from tests.system.test_outliving import PIPELINE, complete, counted, leftovers
-from tests.system.waiting import PAUSE, Bench, Running
+from tests.system.waiting import PAUSE, SERVER_SECONDS, Bench, Running
 
 pytestmark = [
-    pytest.mark.servers, pytest.mark.xdist_group("slurm"), pytest.mark.slow, pytest.mark.timeout(400)
+    pytest.mark.servers, pytest.mark.xdist_group("slurm"), pytest.mark.slow, pytest.mark.timeout(600)
 ]  # fmt: skip
+
+wait_until = partial(pipelines.wait_until, seconds=SERVER_SECONDS)
 
 EATER = """
 class Setup(Target):
@@ -41,7 +45,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: SlurmServer) 
         (bin_ / name).write_text(SHIM.format(name=name, directory=tmp_path))
         (bin_ / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
-    with Bench(tmp_path) as made:
+    with Bench(tmp_path, SERVER_SECONDS) as made:
         yield made
 
 

@@ -20,6 +20,9 @@ from tests.system.legacy_script import CHECKOUT, Ran
 # For what takes a moment here and perhaps a minute on a machine that is busy; nothing waits for it to pass.
 DEADLINE_SECONDS = 60.0
 
+# The same where real schedulers take part, whose clients hold back for a minute when a daemon has died.
+SERVER_SECONDS = 200.0
+
 #: What a script needs to wait at a gate.
 PAUSE = '''
 import os
@@ -37,7 +40,8 @@ def pause():
 class Gate:
     """Where the targets of scripts in one directory wait, in ``pause()``, until the test lets them through."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, seconds: float = DEADLINE_SECONDS) -> None:
+        self._seconds = seconds
         for name in ("arrived", "go"):
             os.mkfifo(directory / name)
         # Open in both directions: so nobody ever waits for the other side to open its end, and nothing is lost.
@@ -48,7 +52,7 @@ class Gate:
     def arrival(self) -> int:
         """Wait until one more target has come; the pid of its process."""
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([self._arrived], [], [], DEADLINE_SECONDS)
+            ready, _, _ = select.select([self._arrived], [], [], self._seconds)
             assert ready, "waited in vain for a target to come to the gate"
             self._rest += os.read(self._arrived, 4096)
         line, _, self._rest = self._rest.partition(b"\n")
@@ -67,7 +71,10 @@ class Gate:
 class Running:
     """A process that was started; its output goes to files, because a pipe would stay open with what it starts."""
 
-    def __init__(self, directory: Path, command: Iterable[str], number: int) -> None:
+    def __init__(
+        self, directory: Path, command: Iterable[str], number: int, seconds: float = DEADLINE_SECONDS
+    ) -> None:
+        self._seconds = seconds
         self._out = directory / f"out.{number}"
         self._err = directory / f"err.{number}"
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
@@ -96,16 +103,20 @@ class Running:
 
     def ended(self) -> Ran:
         """Wait for its end; how that was."""
-        status = self.process.wait(DEADLINE_SECONDS)
+        status = self.process.wait(self._seconds)
         return Ran(status, self._out.read_text(), self._err.read_text())
 
 
 class Bench:
-    """A directory with scripts, a gate, and all processes that were started there; use it with ``with``."""
+    """A directory with scripts, a gate, and all processes that were started there; use it with ``with``.
 
-    def __init__(self, directory: Path) -> None:
+    seconds: after which something that should come is not waited for any more.
+    """
+
+    def __init__(self, directory: Path, seconds: float = DEADLINE_SECONDS) -> None:
         self.directory = directory
-        self.gate = Gate(directory)
+        self.gate = Gate(directory, seconds)
+        self._seconds = seconds
         self._started: list[Running] = []
         self._on_sigint = signal.getsignal(signal.SIGINT)
 
@@ -135,7 +146,8 @@ class Bench:
         program = self.directory / command[0]
         if not program.exists():
             program = CHECKOUT / "bin" / command[0]
-        running = Running(self.directory, [sys.executable, str(program), *command[1:]], len(self._started))
+        words = [sys.executable, str(program), *command[1:]]
+        running = Running(self.directory, words, len(self._started), self._seconds)
         self._started.append(running)
         return running
 
