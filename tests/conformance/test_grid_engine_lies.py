@@ -301,27 +301,39 @@ def test_drmaa_is_grid_engine_where_that_is_here(
     assert isinstance(made, GridEngine)
 
 
-def test_a_limit_on_tasks_makes_smaller_arrays(grid_engine_server: GridEngineServer, scene: Scene) -> None:
-    usual = grid_engine_server.run("qconf", "-sconf")
-    changed = Path(grid_engine_server.path("conf", "few-tasks"))
-    lines = ["max_aj_tasks 3" if line.startswith("max_aj_tasks") else line for line in usual.splitlines()]
-    changed.write_text("\n".join(lines) + "\n")
-    grid_engine_server.run("qconf", "-Mconf", rename(changed, "global"))
-    try:
-        names = [str(number) for number in range(10)]
+def test_limits_of_the_site_mean_fewer_at_a_time(grid_engine_server: GridEngineServer, scene: Scene) -> None:
+    """On the tasks of an array, and on the arrays that a user has."""
+    names = [str(number) for number in range(10)]
+    with site_settings(grid_engine_server, {"max_aj_tasks": "3"}):
         scene.issue(*(scene.job(name, "exit 0") for name in names))
         assert {end.status for end in scene.ends(*names)} == {0}
+    names = [f"other{number}" for number in range(4)]
+    with site_settings(grid_engine_server, {"max_u_jobs": "1"}):
+        scene.issue(*(scene.job(name, "exit 0", memory=n << 26) for n, name in enumerate(names, 1)))
+        assert {end.status for end in scene.ends(*names)} == {0}
+
+
+@contextlib.contextmanager
+def site_settings(server: GridEngineServer, settings: dict[str, str]) -> Iterator[None]:
+    """Inside this the global configuration has other values."""
+    usual = server.run("qconf", "-sconf")
+    changed = [
+        f"{name} {settings[name]}" if name in settings else line
+        for line in usual.splitlines()
+        for name in line.split()[:1]
+    ]
+    set_configuration(server, "\n".join(changed))
+    try:
+        yield
     finally:
-        changed = Path(grid_engine_server.path("conf", "usual"))
-        changed.write_text(usual + "\n")
-        grid_engine_server.run("qconf", "-Mconf", rename(changed, "global"))
+        set_configuration(server, usual)
 
 
-def rename(file: Path, name: str) -> str:
-    """A configuration is known by the name of its file."""
-    folder = file.with_suffix(".d")
-    folder.mkdir(exist_ok=True)
-    return str(file.rename(folder / name))
+def set_configuration(server: GridEngineServer, text: str) -> None:
+    # It is known by the name of its file.
+    file = Path(server.path("conf", "global"))
+    file.write_text(f"{text}\n")
+    server.run("qconf", "-Mconf", str(file))
 
 
 def test_a_job_of_several_cores_stays_on_one_machine_and_has_its_memory_once(
