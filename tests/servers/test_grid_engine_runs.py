@@ -318,16 +318,17 @@ def test_the_master_may_be_a_job_and_the_next_one_goes_on(
     ]
     script = bench.directory / "master.sh"
     script.write_text(
-        f"#!/bin/sh\n#$ -S /bin/sh -N my-master -cwd -j y -o master.log -l h_vmem=2G -V\nexport PYTHONPATH={CHECKOUT}\n"
-        "trap 'kill -TERM $pid; wait $pid; exit' USR1\n"
-        f"echo $$ >> masters\n{shlex.join(command)} & pid=$!\nwait $pid\n"
+        "#!/bin/sh\n#$ -S /bin/sh -N my-master -cwd -j y -o master.log -l h_vmem=2G\n"
+        f"export PYTHONPATH={CHECKOUT}; echo $$ >> masters\n"
+        f"(trap '' USR1; exec {shlex.join(command)}) & pid=$!\n"
+        "trap 'kill -TERM $pid; wait $pid; exit' USR1\nwait $pid\n"
     )
     submit = ("qsub", "-terse", "-wd", str(bench.directory))
     first = grid_engine_server.run(*submit, str(script))
     second = grid_engine_server.run(*submit, "-hold_jid", first, str(script))
     arrived = [bench.gate.arrival() for _ in range(4)]
     (shell,) = bench.lines("masters")
-    os.kill(int(shell), signal.SIGUSR1)  # what s_rt sends
+    os.killpg(os.getpgid(int(shell)), signal.SIGUSR1)  # as s_rt does
     wait_until(lambda: len(bench.lines("masters")) == 2, "the second master")
     assert all(psutil.pid_exists(pid) for pid in arrived)
 
