@@ -46,7 +46,8 @@ def du(path: str) -> int:
     return found
 
 
-def test_all_of_a_small_tree(paths: TreePaths) -> None:
+def test_all_of_a_small_tree(paths: TreePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_usage, "_MOST_SECONDS", 60.0)  # a busy machine may take longer than a busy user
     os.symlink("/usr", os.path.join(paths.root, "logs", "link"))
     found = disk_usage.look(paths, RUN)
 
