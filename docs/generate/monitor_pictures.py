@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 import os
 import socket
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -53,7 +55,10 @@ class Align(Target):
         Target.__init__(self, memory="100M")
         self.number = number
     def run(self):
-        time.sleep(random.Random(self.number).uniform(0.5, 2.5))
+        seconds = random.Random(self.number).uniform(0.5, 2.5)
+        for step in range(20):
+            self.reportProgress(step / 20, f"{1000 * step:,} of 20,000 records")
+            time.sleep(seconds / 20)
         print(f"sample {self.number}: reading reads_{self.number}.fastq")
         if self.number in (17, 41):
             print("record 31337: 151 letters, 148 qualities", file=sys.stderr)
@@ -96,34 +101,35 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "variants.py").write_text(PIPELINE)
-        tree = directory / "variants"
-        command = [
-            sys.executable,
-            "variants.py",
-            "--jobTree",
-            str(tree),
-            "--maxThreads",
-            "8",
-            "--retryCount",
-            "0",
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-        run = subprocess.Popen(command, cwd=directory, env=environment, stderr=subprocess.DEVNULL)
-        try:
-            while not (tree / "config.json").exists():
-                time.sleep(0.05)
-                if run.poll() is not None:
-                    raise SystemExit("the pipeline has ended before it began")
-            with (
-                serving(directory / "home", tree, every=1.0) as monitor,
-                chromium.start(directory / "profile") as driver,
-            ):
-                driver.get(monitor.page)
-                until_half_way(monitor)
-                take_all(driver, directory, output)
-        finally:
-            run.terminate()
-            run.wait()
+        # The browser first: it takes longest to start, and what happens before it looks is not on the charts.
+        with (
+            chromium.start(directory / "profile") as driver,
+            running(directory) as tree,
+            serving(directory / "home", tree, every=1.0) as monitor,
+        ):
+            driver.get(monitor.page)
+            until_half_way(monitor)
+            take_all(driver, directory, output)
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Path]:
+    """The pipeline, from when its tree is there; the tree."""
+    tree = directory / "variants"
+    options = ["--jobTree", str(tree), "--maxThreads", "8", "--retryCount", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    run = subprocess.Popen(
+        [sys.executable, "variants.py", *options], cwd=directory, env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not (tree / "config.json").exists():
+            time.sleep(0.05)
+            if run.poll() is not None:
+                raise SystemExit("the pipeline has ended before it began")
+        yield tree
+    finally:
+        run.terminate()
+        run.wait()
 
 
 def until_half_way(monitor: Monitor) -> None:

@@ -30,7 +30,8 @@ pytestmark = [
 _SECONDS = 90.0
 
 #: Whatever a tree can say is hostile: its directory, the name of a class, what targets print and fail with.
-TREE = "<img src=x onerror=document.title='hurt'>tree"
+NAME = "<img src=x onerror=document.title='hurt'>"
+TREE = f"{NAME}tree"
 
 #: One leaf fails as long as there is no file `mended`; three wait at the gate.
 SCRIPT = r"""
@@ -54,6 +55,7 @@ class Leaf(Target):
         print(BREAKS, URL, flush=True)
         if self.n == 1 and not os.path.exists("mended"):
             raise ValueError("</pre><svg onload=document.title='hurt'>" + BREAKS + URL)
+        self.reportProgress(0.4, NAME)
         if self.n >= 3:
             pause()
 
@@ -149,7 +151,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def running(bench: Bench) -> Running:
-    running = bench.start("script.py", "--jobTree", TREE, "--maxThreads", "1", "--retryCount", "0")
+    running = bench.start(
+        "script.py", "--jobTree", TREE, "--maxThreads", "1", "--retryCount", "0", "--hungAfter", "1s"
+    )
     bench.gate.arrival()
     return running
 
@@ -172,6 +176,7 @@ def test_a_run_goes_on_a_failure_is_read_and_tried_again(bench: Bench, running: 
     page.until(lambda: page.count("done") == 2 and page.count("failed") == 1, "two done and one failed")
     page.shows("#pace", "1 of 1")
     page.shows("#running", "script.")
+    page.shows("#running .progress", f"40 %, {NAME}")
 
     # The failure, its log; nothing of it is markup.
     page.shows("#failures summary", "ValueError: </pre><svg onload=document.title='hurt'>")
@@ -227,6 +232,7 @@ def test_a_worker_is_killed_a_run_paused_and_a_job_forgotten(
 ) -> None:
     page.order("#steer [data-action=pause]")
     page.shows("#state", "Paused")
+    page.shows("#running tr.hung", "hung? silent for")
     page.order("#running [data-action=kill]")
     page.until(lambda: page.count("failed") == 2, "the killed one has failed")
     page.click("#failures li:nth-child(2) summary")

@@ -41,7 +41,7 @@ function line(tree, row) {
     element("td", { class: "number" }),
     element("td", { class: "number attempt" }),
     element("td", { class: "where" }),
-    element("td", { class: "name progress" }),
+    element("td", { class: "name progress" }, element("progress", { max: 1, hidden: true, "aria-label": `progress of ${row.job}` }), element("span")),
     element("td", {}, actions.button(tree, "kill", row.job, row.attempt)),
   );
 }
@@ -52,14 +52,16 @@ function update(line, row) {
   setText(seconds, duration(row.seconds));
   setText(where, row.host ? shown(row.host) : "the master's machine");
   setText(attempt, String(row.attempt));
-  setText(progress, reported(row));
-  line.classList.toggle("hung", row.hung === true);
+  progress.firstChild.hidden = row.fraction === null;
+  progress.firstChild.value = row.fraction ?? 0;
+  setText(progress.lastChild, reported(row));
+  line.classList.toggle("hung", row.hung);
 }
 
 function reported(row) {
   const parts = [];
-  if (typeof row.fraction === "number") parts.push(`${Math.floor(100 * row.fraction)} %`);
+  if (row.hung) parts.push(`hung? silent for ${duration(row.silent)}`);
+  if (row.fraction !== null) parts.push(`${Math.floor(100 * row.fraction)} %`);
   if (row.words) parts.push(shown(row.words));
-  if (row.hung) parts.push("hung: nothing was heard of it for long");
   return parts.join(", ");
 }
