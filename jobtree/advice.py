@@ -64,6 +64,25 @@ class Advice(NamedTuple):
     text: str
 
 
+class Need(NamedTuple):
+    """What one target asked for, the most that any used, and what would have done: bytes or cores."""
+
+    requested: float
+    used: float
+    recommended: float
+
+
+class Size(NamedTuple):
+    """The right size of the targets of a class; cores is None where they were too short to tell.
+
+    Where they asked for different amounts it is that of those of which the largest part was used.
+    """
+
+    name: str
+    memory: Need
+    cores: Optional[Need]
+
+
 class Overhead(NamedTuple):
     """Where the time of workers went, in seconds: all of it, in targets that succeeded, in attempts that failed, and
     between targets; and for how long workers were waited for. at_once: how many workers there were on average."""
@@ -107,6 +126,16 @@ def advice(found: Statistics, default_memory: int, default_cpu: float) -> list[A
     return sorted(given, key=lambda one: (-one.weight, one.topic, one.name))
 
 
+def right_sizes(found: Statistics, default_memory: int, default_cpu: float) -> dict[str, Size]:
+    """Of each class of which a target has succeeded. The defaults are what targets got that did not say."""
+    sizes = {}
+    for kind in found.classes:
+        if _with_targets(kind):
+            cores = _cores_needed(kind, default_cpu)
+            sizes[kind.name] = Size(kind.name, _memory_needed(kind, default_memory), cores)
+    return sizes
+
+
 def recommended_memory(most: float, measured: int) -> int:
     """Bytes to ask for, where so many targets used that many at most."""
     margin = _MARGIN if measured >= ENOUGH else _MARGIN_OF_FEW
@@ -125,14 +154,18 @@ def recommended_cores(most: float) -> float:
 # -- memory ----------------------------------------------------------------------------------------------------
 
 
+def _memory_needed(kind: ClassUsage, default: int) -> Need:
+    asked = [(request.memory or default, request.measured.memory.most) for request in _with_targets(kind)]
+    # The request of which the largest part was used.
+    requested, used = max(asked, key=lambda pair: pair[1] / pair[0])
+    return Need(requested, used, recommended_memory(used, kind.measured.count))
+
+
 def _memory(kind: ClassUsage, default: int) -> Optional[Advice]:
     asked = [(request.memory or default, request) for request in _with_targets(kind)]
     if not asked:
         return None
-    # The request of which the largest part was used.
-    requested, fullest = max(asked, key=lambda pair: pair[1].measured.memory.most / pair[0])
-    used, count = fullest.measured.memory.most, kind.measured.count
-    recommended = recommended_memory(used, count)
+    requested, used, recommended = _memory_needed(kind, default)
     smaller = recommended <= requested * _WORTH_IT
     if not smaller and used <= requested * _CLOSE:
         return None
@@ -141,7 +174,9 @@ def _memory(kind: ClassUsage, default: int) -> Optional[Advice]:
     text += f"{format_memory(used)} at most" if len(asked) == 1 else f"{used / requested:.0%} of it at most"
     if kind.measured.inexact:
         text += " (or less: some were measured with all before them in their worker)"
-    text += ": ask for " + (memory_argument(recommended) if len(asked) == 1 else f"{factor:.2g} times that")
+    text += ": ask for " + (
+        memory_argument(round(recommended)) if len(asked) == 1 else f"{factor:.2g} times that"
+    )
     if smaller:
         text += f", and {requested / recommended:.2g} times as many fit into the same memory"
         weight = 1 - factor
@@ -162,13 +197,21 @@ def memory_argument(amount: int) -> str:
 # -- cores -----------------------------------------------------------------------------------------------------
 
 
+def _cores_needed(kind: ClassUsage, default: float) -> Optional[Need]:
+    if kind.measured.time.total < _LONG_ENOUGH or not kind.measured.cores_most:
+        return None
+    asked = [(request.cpu or default, request.measured.cores_most) for request in _with_targets(kind)]
+    requested, used = max(asked, key=lambda pair: pair[1] / pair[0])
+    return Need(requested, used, recommended_cores(used))
+
+
 def _cores(kind: ClassUsage, default: float) -> Optional[Advice]:
     asked = [(request.cpu or default, request) for request in _with_targets(kind)]
-    if not asked or kind.measured.time.total < _LONG_ENOUGH or not kind.measured.cores_most:
+    needed = _cores_needed(kind, default)
+    if needed is None:
         return None
-    requested, fullest = max(asked, key=lambda pair: pair[1].measured.cores_most / pair[0])
-    used, on_average = fullest.measured.cores_most, _cores_on_average(fullest.measured)
-    recommended = recommended_cores(used)
+    requested, used, recommended = needed
+    on_average = _cores_on_average(kind.measured)
     larger = used > requested * 1.2 and recommended > requested
     if not larger and recommended > requested * _WORTH_IT:
         return None

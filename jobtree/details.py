@@ -1,4 +1,5 @@
-"""What single targets have used, in a tree that was run with --stats: true medians, the critical path, a line each.
+"""What single targets have used, in a tree that was run with --stats: true medians, the critical path, a line each;
+and of every tree, what single workers have.
 
 The critical path is the row of targets, each of which could not begin before the one before it had ended, that ends
 with the last one of the run. Walking backwards from there, the one before a target is
@@ -37,6 +38,11 @@ _UPWARDS = (
     "SELECT job, step, parent, parent_step, began + wall FROM targets WHERE failed IS NULL "
     "ORDER BY job DESC, attempt DESC"
 )
+_WORKERS = (
+    "SELECT workers.bundle, host, backend, shapes.name, created, first, last, workers.targets, workers.failures, busy, "
+    "last - first, workers.cpu, workers.memory FROM workers CROSS JOIN shapes ON shapes.id = workers.shape "
+    "ORDER BY workers.bundle"
+)
 _ABOVE = "SELECT parent, parent_step FROM targets WHERE job = ? LIMIT 1"
 _USED = (
     "SELECT shapes.name, t.wall, t.cpu, t.memory FROM targets AS t CROSS JOIN shapes ON shapes.id = t.shape "
@@ -64,6 +70,25 @@ class TargetSeen(NamedTuple):
         return self.began + self.wall
 
 
+class WorkerSeen(NamedTuple):
+    """A worker that is over. name: the class of its first target; otherwise as ``records.WorkerRow``; wall and cpu in
+    seconds, from its first target to its last one, memory in bytes."""
+
+    worker: int
+    host: str
+    backend: str
+    name: str
+    created: float
+    first: float
+    last: float
+    targets: int
+    failures: int
+    busy: float
+    wall: float
+    cpu: float
+    memory: int
+
+
 class Path(NamedTuple):
     """The critical path, from its first target on. Seconds: of its targets together, and between them."""
 
@@ -75,6 +100,11 @@ class Path(NamedTuple):
 def lines(connection: sqlite3.Connection) -> Iterator[TargetSeen]:
     """Every attempt that was recorded. Raises sqlite3.Error, as everything here does."""
     return (TargetSeen(*row) for row in connection.execute(_LINES))
+
+
+def workers(connection: sqlite3.Connection) -> Iterator[WorkerSeen]:
+    """Every worker of which there is a record."""
+    return (WorkerSeen(*row) for row in connection.execute(_WORKERS))
 
 
 def set_medians(connection: sqlite3.Connection, by_class: dict[str, Measured], all: Measured) -> bool:

@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import re
 
-FORMAT = 5
+FORMAT = 6
 """The version of all that is laid out here and in the database; another one is refused."""
 
 JOB_BITS = 31

@@ -2,7 +2,8 @@
 
     usage      a row for each shape: what its successful targets used, and for how long others ran in vain
     hosts      a row for each machine and batch system: what its workers used
-    workers    a row for each worker: when, where, how many targets; a sample of them once there are ``MOST_WORKERS``
+    workers    a row for each worker: when, where, how many targets, what it used; a sample of them once there are
+               ``MOST_WORKERS``
     targets    with --stats, a row for each attempt of a target
 
 What must hold
@@ -36,7 +37,7 @@ CREATE TABLE hosts (
 CREATE TABLE workers (
     bundle INTEGER PRIMARY KEY, host TEXT NOT NULL, backend TEXT NOT NULL, shape INTEGER NOT NULL,
     created REAL NOT NULL, first REAL NOT NULL, last REAL NOT NULL, targets INTEGER NOT NULL,
-    failures INTEGER NOT NULL, busy REAL NOT NULL
+    failures INTEGER NOT NULL, busy REAL NOT NULL, cpu REAL NOT NULL, memory INTEGER NOT NULL
 );
 CREATE TABLE targets (
     job INTEGER NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, parent INTEGER NOT NULL,
@@ -225,13 +226,13 @@ class Records:
             host.add(worker, cpu, memory)
             changed[key] = host
             if self._detailed or worker.bundle % self._every == 0:
-                kept.append(worker)
+                kept.append((*worker, cpu, memory))
         self._connection.executemany(
             "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [(*key, *host.row()) for key, host in changed.items()],
         )
         self._connection.executemany(
-            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kept
+            "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kept
         )
         self._workers += len(kept)
         if self._workers > MOST_WORKERS and not self._detailed:

@@ -7,6 +7,7 @@ Exit status: 0 all is well; 1 failed jobs remain, or the answer is no; 2 misuse;
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -15,15 +16,20 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from jobtree import report
-from jobtree.errors import JobTreeError, UsageError
+from jobtree.errors import JobTreeError, StorageError, UsageError
 from jobtree.version import VERSION
 
 DEFAULT_TREE = "jobTree"
 """The directory that is meant when none is given."""
 
+_REFUSED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
 
 def run(name: str, command: Callable[[Sequence[str]], int], argv: Optional[Sequence[str]]) -> int:
     """Run a command with its arguments (None: those of this process); returns the exit status."""
+    if sys.stdout is None:
+        # Started without an output (`>&-`): the exit status is what is asked for.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         status = command(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -31,14 +37,27 @@ def run(name: str, command: Callable[[Sequence[str]], int], argv: Optional[Seque
     except JobTreeError as error:
         return report.end_with(error, name)
     except BrokenPipeError:
-        # Who read our output has seen enough (`| head`). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read our output has seen enough (`| head`).
+        _give_up_output()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # Where a file of the tree is refused, its name is told. Output has none: it goes to a full disk, say.
+        if error.errno not in _REFUSED or error.filename is not None:
+            raise
+        _give_up_output()
+        return report.end_with(StorageError(f"what it has to say cannot be written: {error.strerror}."), name)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as end:
         # How argparse ends after --help, --version and misuse.
         return end.code if isinstance(end.code, int) else 0
+
+
+def _give_up_output() -> None:
+    """Have what is still to be written go nowhere: Python would complain once more when it flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def parser(name: str, description: str, example: str) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from jobtree import clock, snapshot, statistics, timeline
-from jobtree.advice import advice, overhead
+from jobtree.advice import Size, advice, overhead, right_sizes
 from jobtree.cli import program, stats_details, stats_plot, stats_tables
 from jobtree.cli.stats_plot import Picture
 from jobtree.cli.stats_tables import FIELDS, SORTED_BY, Order, Row
@@ -78,11 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     others.add_argument(
         "--plot", metavar="FILE", help="draw when what ran, and memory by class: FILE.svg, .png or .pdf"
     )
-    others.add_argument(
+    single = others.add_mutually_exclusive_group()
+    single.add_argument(
         "--targets",
         action="store_true",
         help="a line of CSV (with --json: an object) for each target, of a run with --stats",
     )
+    single.add_argument("--workers", action="store_true", help="the same for each worker, of any run")
     forms = others.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="one JSON object, for programs")
     forms.add_argument("--csv", action="store_true", help="a line for each row, for spreadsheets")
@@ -103,8 +105,13 @@ def _categories(text: str) -> tuple[str, ...]:
 def _command(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     paths, _ = snapshot.find(program.tree_of(arguments), shared=True)
-    if arguments.targets:
-        _write(arguments.outputFile, stats_details.lines(paths, arguments.json))
+    if arguments.targets or arguments.workers:
+        if arguments.raw or arguments.plot is not None:
+            raise UsageError(
+                "--targets and --workers go with --json or --csv only, not with --raw or --plot."
+            )
+        lines = stats_details.targets if arguments.targets else stats_details.workers
+        _write(arguments.outputFile, lines(paths, arguments.json))
         return 0
     if arguments.plot is not None:
         stats_plot.check(arguments.plot)
@@ -113,7 +120,8 @@ def _command(argv: Sequence[str]) -> int:
     settings = _settings(paths)
     if arguments.plot is not None:
         ran = snapshot.query(paths, timeline.read)
-        picture = Picture(f"{os.path.basename(seen.root)}: {seen.state}", found, ran, settings.default_memory)
+        title = ", ".join([f"{os.path.basename(seen.root)}: {seen.state}", *_extent(found)])
+        picture = Picture(title, found, ran, settings.default_memory)
         stats_plot.draw(arguments.plot, picture)
     order = Order(arguments.sortCategory, arguments.sortField, arguments.sortReverse)
     rows = stats_tables.rows(found, order)
@@ -129,7 +137,9 @@ def _command(argv: Sequence[str]) -> int:
         head = [f"{one_line(seen.root)}: {seen.state}", *_summary(found, settings)]
         if found.classes:
             head += stats_tables.tables(rows, arguments.categories, order, arguments.pretty)
-            head += [detailed.about_medians, *_what_to_do(found, settings), "", *detailed.critical_path()]
+            right = right_sizes(found, settings.default_memory, settings.default_cpu)
+            head += [detailed.about_medians, *stats_tables.sizes(rows, right, arguments.pretty)]
+            head += [*_what_to_do(found, settings), "", *detailed.critical_path()]
         text = "\n".join(head) + "\n"
     _write(arguments.outputFile, text)
     return 0
@@ -186,6 +196,15 @@ def _summary(found: Statistics, settings: Settings) -> list[str]:
     return lines
 
 
+def _extent(found: Statistics) -> list[str]:
+    """How large the run was, for a title."""
+    extent = [_number(found.targets.count, "target")] if found.classes else []
+    if found.hosts:
+        span = max(host.last for host in found.hosts) - min(host.first for host in found.hosts)
+        extent.append(f"{format_duration(span)} on {_number(len({h.name for h in found.hosts}), 'host')}")
+    return extent
+
+
 def _number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
@@ -221,6 +240,7 @@ def _what_to_do(found: Statistics, settings: Settings) -> list[str]:
 
 def _as_json(found: Statistics, rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     kinds = {kind.name: kind for kind in found.classes}
+    right = right_sizes(found, settings.default_memory, settings.default_cpu)
     classes = []
     for row in rows:
         if row.kind == "class":
@@ -232,7 +252,8 @@ def _as_json(found: Statistics, rows: Sequence[Row], settings: Settings) -> dict
                 }
                 for request in kinds[row.name].requests
             ]  # fmt: skip
-            classes.append({**stats_tables.as_json(row), "requests": requests})
+            size = _size_as_json(right.get(row.name))
+            classes.append({**stats_tables.as_json(row), "requests": requests, "right_size": size})
     by_kind = {row.kind: stats_tables.as_json(row) for row in rows}
     measured = {row.name: stats_tables.as_json(row) for row in rows if row.kind == "host"}
     hosts = [
@@ -249,3 +270,10 @@ def _as_json(found: Statistics, rows: Sequence[Row], settings: Settings) -> dict
         "overhead": over._asdict() if over is not None else None,
         "advice": [one._asdict() for one in advice(found, settings.default_memory, settings.default_cpu)],
     }  # fmt: skip
+
+
+def _size_as_json(size: Optional[Size]) -> Optional[dict[str, Any]]:
+    if size is None:
+        return None
+    cores = None if size.cores is None else size.cores._asdict()
+    return {"memory": size.memory._asdict(), "cores": cores}

@@ -1,4 +1,4 @@
-"""What jobTreeStats shows of single targets, of a tree that was run with --stats."""
+"""What jobTreeStats shows of single targets, of a tree that was run with --stats, and of single workers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from jobtree import details, snapshot
-from jobtree.cli.stats_tables import Row, seconds, wrapped
-from jobtree.details import Path, TargetSeen
+from jobtree.cli.stats_tables import Row, in_a_cell, seconds, wrapped
+from jobtree.details import Path, TargetSeen, WorkerSeen
 from jobtree.distributions import PRECISION
 from jobtree.errors import AnotherMaster, UsageError
 from jobtree.paths import TreePaths, job_name
@@ -79,31 +79,37 @@ def read(paths: TreePaths, rows: Sequence[Row]) -> Details:
         return Details(None, False, "on a network file system it can be told when the run has ended")
 
 
-def lines(paths: TreePaths, as_json: bool) -> str:
+def targets(paths: TreePaths, as_json: bool) -> str:
     """A line for each attempt that was recorded. Raises UsageError if there are none."""
-
-    def ask(connection: sqlite3.Connection) -> str:
-        found = details.lines(connection)
-        return "".join(f"{json.dumps(_as_json(target))}\n" for target in found) if as_json else _as_csv(found)
-
-    text = snapshot.query(paths, ask)
+    text = snapshot.query(paths, lambda connection: _lines(TargetSeen, details.lines(connection), as_json))
     if not text.count("\n") > (not as_json):
         raise UsageError(f"{paths.root} has no records of single targets: start the run with --stats.")
     return text
 
 
-def _as_json(target: TargetSeen) -> dict[str, Any]:
-    return {**target._asdict(), "job": job_name(target.job)}
+def workers(paths: TreePaths, as_json: bool) -> str:
+    """A line for each worker that is over; of very many, for those that were kept."""
+    return snapshot.query(paths, lambda connection: _lines(WorkerSeen, details.workers(connection), as_json))
 
 
-def _as_csv(found: Iterator[TargetSeen]) -> str:
+def _lines(
+    kind: Union[type[TargetSeen], type[WorkerSeen]],
+    found: Iterable[Union[TargetSeen, WorkerSeen]],
+    as_json: bool,
+) -> str:
+    if as_json:
+        return "".join(f"{json.dumps(_as_json(one))}\n" for one in found)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TargetSeen._fields)
-    for target in found:
-        clean = target._replace(name=one_line(target.name), host=one_line(target.host))
-        writer.writerow([job_name(target.job), *clean[1:]])
+    writer.writerow(kind._fields)
+    writer.writerows(_as_json(one, in_a_cell).values() for one in found)
     return text.getvalue()
+
+
+def _as_json(one: Union[TargetSeen, WorkerSeen], written: Callable[[str], str] = str) -> dict[str, Any]:
+    """With names as they are written there."""
+    values = {**one._asdict(), "name": written(one.name), "host": written(one.host)}
+    return {**values, "job": job_name(one.job)} if isinstance(one, TargetSeen) else values
 
 
 def _by_class(targets: Sequence[TargetSeen]) -> list[tuple[str, tuple[int, float]]]:

@@ -1,12 +1,13 @@
 """jobTreeStats --plot: a timeline of what ran where, and how much memory each class used, as SVG, PNG or PDF.
 
 matplotlib draws it; without it everything else works. Names come from outside: they are escaped as on a terminal, and
-never taken for formulas ("$...$") or for instructions to a legend (a leading "_"), so the axis of the classes is the
-legend.
+never taken for formulas ("$...$") or for instructions to a legend (a leading "_"), so the axis of the
+classes is the legend.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -25,12 +26,13 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _OTHER = "#a8a8a8"
 _FAILED = "#000000"
 _INK = "#333333"
+_PALE = "#bbbbbb"
 
 _MOST_CLASSES = 16
 _MOST_LABELS = 30
 _LONGEST_NAME = 48
-_AT_LEAST = 1.01
-"""A bar is as wide as from one number to this many times it, at least."""
+_THINNEST = 1 / 250
+"""A bar is at least so large a part of the axis wide."""
 _SUFFIXES = (".svg", ".png", ".pdf")
 
 _STYLE = {
@@ -118,17 +120,20 @@ def _draw_timeline(
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _moment(seconds)))
+    if timeline.spans:
+        axes.set_xlabel(f"time since {clock.text(start)}")
     _label_hosts(axes, lanes)
-    axes.set_title(_about(timeline, start), color=_INK)
+    axes.set_title(_about(timeline), color=_INK)
 
 
-def _about(timeline: Timeline, start: float) -> str:
+def _about(timeline: Timeline) -> str:
     which = f"the longest {len(timeline.spans):,} {timeline.of}" if timeline.longest else timeline.of
     if timeline.every > 1:
         which += f", one in {timeline.every} of them"
     if not timeline.spans:
         return f"When {timeline.of} ran: none has ended yet"
-    return f"When {which} ran, in each slot (from {clock.text(start)}; hatched: failed)"
+    failed = "; hatched: failed" if any(span.failed for span in timeline.spans) else ""
+    return f"When {which} ran, in each slot (colours: the classes below{failed})"
 
 
 def _moment(seconds: float) -> str:
@@ -141,10 +146,15 @@ def _label_hosts(axes: Any, lanes: dict[tuple[str, int], int]) -> None:
         hosts.setdefault(host, []).append(lane)
     step = -(-len(hosts) // _MOST_LABELS) or 1
     shown = [(sum(found) / len(found), host) for host, found in hosts.items()][::step]
-    axes.set_yticks([middle for middle, _ in shown], labels=[_short(host) or "?" for _, host in shown])
+    labels = [f"{_short(host) or '?'}, {_slots(len(hosts[host]))}" for _, host in shown]
+    axes.set_yticks([middle for middle, _ in shown], labels=labels)
     axes.tick_params(axis="y", length=0)
     for found in list(hosts.values())[1:]:
         axes.axhline(min(found) - 0.5, color="#dddddd", linewidth=0.8)
+
+
+def _slots(number: int) -> str:
+    return "1 slot" if number == 1 else f"{number} slots"
 
 
 # -- memory ----------------------------------------------------------------------------------------------------
@@ -155,43 +165,73 @@ def _draw_memory(
 ) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    asked = [max(request.memory or default_memory for request in kind.requests) for kind in kinds]
+    low, high = _limits(kinds, asked)
     axes.set_xscale("log", base=2)
+    axes.set_xlim(low, high)
     for line, kind in enumerate(kinds):
-        _draw_buckets(axes, line, kind, colours.get(kind.name, _OTHER))
-        asked = max(request.memory or default_memory for request in kind.requests)
+        colour = colours.get(kind.name, _OTHER)
         axes.plot(
-            [asked], [line + 0.25], marker="v", color=_INK, markersize=6, linestyle="none", clip_on=False
+            [-0.012],
+            [line],
+            "s",
+            color=colour,
+            markersize=9,
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
         )
-        most = kind.measured.memory.most
-        axes.plot([most, most], [line - 0.45, line + 0.4], color=_INK, linewidth=1.2)
+        _draw_buckets(axes, line, kind, colour, (high / low) ** _THINNEST)
+        _draw_request(axes, line, kind.measured.memory.most, asked[line])
     axes.set_ylim(len(kinds) - 0.4, -0.6)
-    axes.set_yticks(range(len(kinds)), labels=[_short(kind.name) for kind in kinds])
-    for label, kind in zip(axes.get_yticklabels(), kinds):
-        label.set_bbox(
-            {"facecolor": colours.get(kind.name, _OTHER), "alpha": 0.35, "edgecolor": "none", "pad": 1.5}
-        )
-    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(
+        range(len(kinds)), labels=[f"{_short(kind.name)} ({kind.measured.count:,})" for kind in kinds]
+    )
+    axes.tick_params(axis="y", length=0, pad=14)
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: format_memory(amount)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda amount, _: format_memory(amount).replace(".0 ", " ")))
+    axes.set_xlabel("peak memory of one target (of its largest process), logarithmic scale")
+    most = f", of the {len(kinds)} that took longest" if len(kinds) == _MOST_CLASSES else ""
     axes.set_title(
-        "Memory of each class's targets (| the most that was used, \u25bc what was asked for)", color=_INK
+        f"Memory of each class's targets{most} (height: how many; | the most used; \u25bc asked for)",
+        color=_INK,
     )
 
 
-def _draw_buckets(axes: Any, line: int, kind: ClassUsage, colour: str) -> None:
+def _limits(kinds: Sequence[ClassUsage], asked: Sequence[int]) -> tuple[float, float]:
+    """From one power of two to another, so that both are labelled."""
+    amounts = [
+        amount
+        for kind in kinds
+        for amount in (kind.measured.memory.least, kind.measured.memory.most)
+        if amount
+    ]
+    amounts += [amount for amount in asked if amount]
+    if not amounts:
+        return 1 << 20, 1 << 30
+    return 2.0 ** (math.ceil(math.log2(min(amounts))) - 1), 2.0 ** (math.floor(math.log2(max(amounts))) + 1)
+
+
+def _draw_buckets(axes: Any, line: int, kind: ClassUsage, colour: str, thinnest: float) -> None:
     """How many targets used so much: a bar for each bucket, the highest for the most."""
     memory = kind.measured.memory
     highest = max(memory.buckets.values())
     base = line + 0.4
     for bucket, count in sorted(memory.buckets.items()):
         low, high = edges(bucket)
-        low, high = max(low, memory.least or 0), min(high, memory.most * _AT_LEAST)
+        low, high = max(low, memory.least or 0), min(high, memory.most)
         if low > 0:
             top = base - 0.08 - 0.72 * count / highest
             axes.fill_between(
-                [low, max(high, low * _AT_LEAST)], [top] * 2, [base] * 2, color=colour, linewidth=0
+                [low, max(high, low * thinnest)], [top] * 2, [base] * 2, color=colour, linewidth=0
             )
+
+
+def _draw_request(axes: Any, line: int, most: float, asked: float) -> None:
+    """The most that was used, what was asked for, and how far that is apart."""
+    axes.plot([most, asked], [line + 0.25] * 2, color=_PALE, linewidth=1, zorder=0.5)
+    axes.plot([asked], [line + 0.25], marker="v", color=_INK, markersize=6, linestyle="none", clip_on=False)
+    axes.plot([most, most], [line - 0.45, line + 0.4], color=_INK, linewidth=1.2)
 
 
 def _short(name: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
+from jobtree.advice import Size
 from jobtree.distributions import Distribution
 from jobtree.measured import CATEGORIES, Measured
 from jobtree.quantities import format_duration, format_memory
@@ -118,11 +119,33 @@ def _table(lines: Sequence[Row], category: str, order: Order, pretty: bool) -> l
         if order.category == head or (order.category == category and order.field == head):
             heads[n] = head + "*"
     cells = [heads, *(_cells(row, category, pretty) for row in lines)]
+    return _aligned(cells)
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns that are flush right, but for the last one, which has names."""
     widths = [max(map(len, column)) for column in zip(*cells)][:-1]
     return [
         "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths)), row[-1]]).rstrip()
         for row in cells
     ]
+
+
+def sizes(lines: Sequence[Row], right: Mapping[str, Size], pretty: bool) -> list[str]:
+    """What one target of each class asked for, beside the most that any used and what would do."""
+    write = _in_words[1] if pretty else _plain_bytes
+    cells = [["memory asked", "used", "advised", "cores asked", "used", "advised", ""]]
+    for row in lines:
+        size = right.get(row.name) if row.kind == "class" else None
+        if size is not None:
+            memory = [write(amount) for amount in size.memory]
+            cores = ["-"] * 3
+            if size.cores is not None:
+                asked, used, advised = size.cores
+                cores = [f"{asked:g}", f"{used:.2f}", f"{advised:g}"]
+            cells.append([*memory, *cores, one_line(row.name)])
+    unit = "" if pretty else ", memory in bytes"
+    return ["", f"asked for by one target, used by one at most, and advised{unit}", *_aligned(cells)]
 
 
 def _cells(row: Row, category: str, pretty: bool) -> list[str]:
@@ -183,11 +206,16 @@ def as_csv(lines: Iterable[Row]) -> str:
     writer.writerow(["kind", "name", "count", "failures", "in_vain", *numbers])
     for row in lines:
         cells = [value(row.measured.of(category), field) for category, field in fields]
-        name = one_line(row.name)
-        # A spreadsheet would take such a name for a formula.
-        name = f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
-        writer.writerow([row.kind, name, row.measured.count, row.failures, row.in_vain, *cells])
+        writer.writerow(
+            [row.kind, in_a_cell(row.name), row.measured.count, row.failures, row.in_vain, *cells]
+        )
     return text.getvalue()
+
+
+def in_a_cell(name: str) -> str:
+    """A name as a spreadsheet takes it for one, and for no formula."""
+    name = one_line(name)
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def as_xml(lines: Iterable[Row], about: dict[str, Any]) -> str:

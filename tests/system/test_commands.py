@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 from jobtree import files
 from jobtree.cli import kill, run, stats, status
+from jobtree.errors import StorageError
 from jobtree.lock import TreeLock
 from jobtree.paths import FORMAT, TreePaths
 from jobtree.treedir import make_root
@@ -229,6 +231,26 @@ def test_status_whose_reader_has_seen_enough(ended_tree: str) -> None:
     ended = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["jobTreeStatus", "jobTreeStats"])
+def test_output_that_cannot_be_written(command: str, unbuffered: str, ended_tree: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, str(CHECKOUT / "bin" / command), ended_tree], env=environment, stdout=full,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    words = f"{command}: what it has to say cannot be written: No space left on device.\n"
+    assert (ended.returncode, ended.stderr) == (StorageError.exit_status, words)
+
+
+def test_a_command_without_any_output(ended_tree: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = f"exec {shlex.quote(sys.executable)} {CHECKOUT}/bin/jobTreeStats {shlex.quote(ended_tree)} >&-"
+    ended = subprocess.run(["sh", "-c", command], env=environment, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 # -- misuse ----------------------------------------------------------------------------------------------

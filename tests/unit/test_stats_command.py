@@ -108,6 +108,11 @@ count  failures       min       med      ave      max    total
     2         2    90.000    90.000  185.000  280.000  370.000  all workers
 med, the median, is within 3% of the true one.
 
+asked for by one target, used by one at most, and advised, memory in bytes
+memory asked        used     advised  cores asked  used  advised
+  2147483648    41943040   109051904            2  0.19      0.5  reads.merge
+  8589934592  1107296256  1744830464            4  0.84        1  reads.Align
+
 what to do about it
   of the workers' time 98.9% was in targets that succeeded, 0.1% in attempts that failed, 1.0%
       between targets; 1.5 workers at a time
@@ -131,6 +136,14 @@ count  failures       min       med        ave      max*     total
 """
 
 
+SIZES = """
+asked for by one target, used by one at most, and advised
+memory asked      used    advised  cores asked  used  advised
+     8.0 GiB   1.0 GiB    1.6 GiB            4  0.84        1  reads.Align
+     2.0 GiB  40.0 MiB  104.0 MiB            2  0.19      0.5  reads.merge
+"""
+
+
 def test_plain_numbers_smallest_first(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, run, "--categories", "time, wait").replace(run, "TREE") == PLAIN
 
@@ -138,7 +151,10 @@ def test_plain_numbers_smallest_first(run: str, capsys: pytest.CaptureFixture[st
 def test_in_words_and_turned_round(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     sort = ("--sortCategory", "memory", "--sortField", "max", "--sortReverse")
 
-    assert PRETTY in said(capsys, run, "--categories", "memory", "--human", *sort)
+    text = said(capsys, run, "--categories", "memory", "--human", *sort)
+
+    assert PRETTY in text
+    assert SIZES in text
 
 
 @pytest.mark.parametrize("category", ["alpha", "time", "clock", "wait", "memory", "count", "failures"])
@@ -164,6 +180,10 @@ def test_values_for_programs(run: str, capsys: pytest.CaptureFixture[str]) -> No
         {"memory": 8 * GIB, "cpu": 4.0, "countable": "", "count": 5, "memory_max": GIB + 32 * MIB,
          "time_total": 3010.0, "clock_total": 2520.0}
     ]  # fmt: skip
+    assert align["right_size"] == {
+        "memory": {"requested": 8 * GIB, "used": GIB + 32 * MIB, "recommended": 1664 * MIB},
+        "cores": {"requested": 4.0, "used": pytest.approx(508 / 604), "recommended": 1},
+    }
     assert (merge["requests"][0]["memory"], merge["requests"][0]["cpu"]) == (None, None)
     assert found["targets"]["count"] == 7
     assert [(host["name"], host["targets"], host["queued_max"]) for host in found["hosts"]] == [
@@ -234,6 +254,9 @@ def test_only_failures_have_no_numbers(built: Built, capsys: pytest.CaptureFixtu
         ),
         (["--sortField", "middle"], "invalid choice: 'middle'"),
         (["--json", "--csv"], "not allowed with argument"),
+        (["--targets", "--workers"], "not allowed with argument"),
+        (["--targets", "--plot", "run.png"], "--targets and --workers go with --json or --csv only"),
+        (["--workers", "--raw"], "--targets and --workers go with --json or --csv only"),
         (["--outputFile", "no/such/file"], "--outputFile no/such/file cannot be written"),
     ],
 )
@@ -334,6 +357,33 @@ def test_a_line_for_each_target(detailed: str, capsys: pytest.CaptureFixture[str
     assert [(one["job"], one["failed"]) for one in objects] == [
         ("0-1", None), ("0-1", None), ("0-11", None), ("0-12", "memory"), ("0-12", None),
     ]  # fmt: skip
+
+
+def test_a_line_for_each_worker(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, run, "--workers").splitlines()
+
+    assert lines == [
+        "worker,host,backend,name,created,first,last,targets,failures,busy,wall,cpu,memory",
+        "1,node1,slurm,some.Root,1000.0,1010.0,2000.0,4,1,980.0,990.0,900.0,2147483648",
+        "2,node2,slurm,some.Root,1000.0,1020.0,3000.0,3,1,1960.0,1980.0,1700.0,1073741824",
+    ]
+    objects = [json.loads(line) for line in said(capsys, run, "--workers", "--json").splitlines()]
+    assert [(one["worker"], one["host"], one["cpu"], one["memory"]) for one in objects] == [
+        (1, "node1", 900.0, 2 * GIB), (2, "node2", 1700.0, GIB),
+    ]  # fmt: skip
+
+
+def test_names_in_lines_are_no_formulas(built: Built, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = built.store.shape(HOSTILE, 0, 0.0)
+    built.store.stats[shape].add(Measures(1.0, 1.0, 1, True))
+    row = TargetRow(1, 1, 0, 0, 0, shape, 7, 0.0, 1.0, 1.0, 1, None)
+    worker = WorkerRow(7, "@node", "slurm", shape, 0.0, 0.0, 1.0, 1, 0, 1.0)
+    built.store.write_stats([shape], [row], [(worker, 1.0, 1)])
+    built.commit()
+
+    for form in ("--targets", "--workers"):
+        (line,) = csv.DictReader(io.StringIO(said(capsys, built.paths.root, form)))
+        assert (line["name"], line["host"]) == ("'=evil\\x1b[31m<b>&\\n", "'@node")
 
 
 def test_on_a_network_file_system_single_targets_wait_for_the_end_of_the_run(

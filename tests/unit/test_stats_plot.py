@@ -61,7 +61,11 @@ def test_a_drawing_with_all_names_as_they_are(run: str, tmp_path: Path) -> None:
         assert text.count(name) == 2, "a class and a host"
     assert "\\x1b[31mred\\x00\\n\\ud83d" in text
     assert "When workers ran" in text
-    assert "1.0 GiB" in text
+    assert "128 MiB" in text
+    assert "2 GiB" in text, "the scale goes on to the power of two behind what was asked for"
+    assert "reads.Align (5)" in text
+    assert "reads.Align, 1 slot" in text
+    assert "in each slot (colours: the classes below; hatched: failed)" in text
 
 
 @pytest.mark.parametrize(("name", "beginning"), [("run.PNG", b"\x89PNG"), ("run.pdf", b"%PDF")])
@@ -81,8 +85,24 @@ def test_single_targets_where_they_were_recorded(run: str, built: Built, tmp_pat
 
     assert stats.main([run, "--plot", str(tmp_path / "run.svg")]) == 0
 
-    assert "When targets ran" in drawn(tmp_path / "run.svg")
+    text = drawn(tmp_path / "run.svg")
+    assert "When targets ran, in each slot (colours: the classes below; hatched: failed)" in text
+    assert "time since " in text
+    assert "reads.Align, 3 slots" in text
     assert "hatch" in (tmp_path / "run.svg").read_text()
+
+
+def test_amounts_within_one_octave_have_a_scale_too(built: Built, tmp_path: Path) -> None:
+    shape = built.store.shape("reads.Align", 110 << 20, 1.0)
+    built.store.stats[shape].add(Measures(1.0, 1.0, 100 << 20, True))
+    built.store.write_stats([shape])
+    built.commit(ended="complete")
+
+    assert stats.main([built.paths.root, "--plot", str(tmp_path / "run.svg")]) == 0
+
+    lines = drawn(tmp_path / "run.svg").splitlines()
+    assert {"64 MiB", "128 MiB"} <= set(lines)
+    assert "tree: complete, 1 target" in lines
 
 
 def test_a_drawing_of_nothing(built: Built, tmp_path: Path) -> None:

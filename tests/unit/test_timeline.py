@@ -41,7 +41,7 @@ def database() -> sqlite3.Connection:
         "INSERT INTO shapes (id, name, memory, cpu, countable) VALUES (1, 'some.Class', 0, 0, '')"
     )
     connection.executemany(
-        "INSERT INTO workers VALUES (?, 'one', 'slurm', 1, 0.0, ?, ?, 3, 0, 1.0)",
+        "INSERT INTO workers VALUES (?, 'one', 'slurm', 1, 0.0, ?, ?, 3, 0, 1.0, 0.5, 1)",
         [(n, n, n + n) for n in range(1, 6)],
     )
     return connection
