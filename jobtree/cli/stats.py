@@ -234,7 +234,8 @@ def _what_to_do(found: Statistics, settings: Settings) -> list[str]:
     for one in shown:
         lines += stats_tables.wrapped(f"{one_line(one.name)} {one.text}".lstrip())
     if len(given) > len(shown):
-        lines.append(f"  and {_number(len(given) - len(shown), 'thing')} that matter less (--json)")
+        left = len(given) - len(shown)
+        lines.append(f"  and {_number(left, 'thing that matters', 'things that matter')} less (--json)")
     return lines if given else [*lines, "  nothing: what was asked for fits what was used"]
 
 
