@@ -78,6 +78,7 @@ dist:      # build the archives of a release into dist/, and check them (Python 
 .PHONY: pages
 pages:     # run the examples on real data, and put what they print and draw into their pages (docs/examples)
 	@$(IN_VENV) docs/examples/make.py $(ARGS)
+	@$(IN_VENV) docs/generate/statistics.py
 
 .PHONY: pictures
 pictures:  # take the pictures of jobTreeMonitor's page (docs/images) again; wants Debian's chromium (make clusters)

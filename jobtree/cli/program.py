@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ def run(name: str, command: Callable[[Sequence[str]], int], argv: Optional[Seque
     if sys.stdout is None:
         # Started without an output (`>&-`): the exit status is what is asked for.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # Letters of names that the terminal's encoding does not have are no reason to say nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = command(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

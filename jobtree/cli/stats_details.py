@@ -39,11 +39,14 @@ class Details(NamedTuple):
         if self.path is None:
             return [f"critical path: {self.missing}"]
         first, last = self.path.targets[0], self.path.targets[-1]
-        text = (
-            f"critical path: {len(self.path.targets)} targets, each of which had to wait for the one before; they "
-            f"took {seconds(self.path.working)} of {seconds(last.ended - first.began)}, and "
-            f"{seconds(self.path.waiting)} went by between them, waiting for a place"
-        )
+        of_all = f"{seconds(self.path.working)} of {seconds(last.ended - first.began)}"
+        if first is last:
+            text = f"critical path: 1 target; it took {of_all}"
+        else:
+            text = (
+                f"critical path: {len(self.path.targets)} targets, each of which had to wait for the one before; they "
+                f"took {of_all}, and {seconds(self.path.waiting)} went by between them, waiting for a place"
+            )
         lines = wrapped(text, "")
         shares = _by_class(self.path.targets)
         for name, (count, time) in shares[:_MOST_CLASSES]:
@@ -109,7 +112,9 @@ def _lines(
 def _as_json(one: Union[TargetSeen, WorkerSeen], written: Callable[[str], str] = str) -> dict[str, Any]:
     """With names as they are written there."""
     values = {**one._asdict(), "name": written(one.name), "host": written(one.host)}
-    return {**values, "job": job_name(one.job)} if isinstance(one, TargetSeen) else values
+    if isinstance(one, TargetSeen):
+        return {**values, "job": job_name(one.job)}
+    return {**values, "backend": written(one.backend)}
 
 
 def _by_class(targets: Sequence[TargetSeen]) -> list[tuple[str, tuple[int, float]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,9 +31,13 @@ _PALE = "#bbbbbb"
 
 _MOST_CLASSES = 16
 _MOST_LABELS = 30
-_LONGEST_NAME = 48
+_LONGEST_NAME = 36
 _THINNEST = 1 / 250
-"""A bar is at least so large a part of the axis wide."""
+_THINNEST_SPAN = 1 / 1500
+"""Bars are at least so large a part of their axis wide: of memory, and of time, where there are very many."""
+_TICKS = 8
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, 86400)
+"""Seconds between two ticks, at most so many of them."""
 _SUFFIXES = (".svg", ".png", ".pdf")
 
 _STYLE = {
@@ -96,29 +101,41 @@ def draw(path: str, picture: Picture) -> None:
 
 def _lanes(timeline: Timeline) -> dict[tuple[str, int], int]:
     """The height of each line of each host, from the top down."""
-    found = sorted({(span.host, span.slot) for span in timeline.spans})
+    found = sorted(
+        {(span.host, span.slot) for span in timeline.spans}, key=lambda lane: (_natural(lane[0]), lane)
+    )
     return {lane: number for number, lane in enumerate(found)}
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts node2 before node10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _draw_timeline(
     axes: Any, timeline: Timeline, lanes: dict[tuple[str, int], int], colours: dict[str, str]
 ) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter
 
     start = min((span.begin for span in timeline.spans), default=0.0)
     end = max((span.end for span in timeline.spans), default=1.0)
+    width = max(end - start, 1e-3)
     bars: dict[tuple[int, str, bool], list[tuple[float, float]]] = {}
     for span in timeline.spans:
         key = (lanes[span.host, span.slot], colours.get(span.name, _OTHER), span.failed)
-        bars.setdefault(key, []).append((span.begin - start, span.end - span.begin))
+        length = max(span.end - span.begin, width * _THINNEST_SPAN)
+        bars.setdefault(key, []).append((span.begin - start, length))
+    # A white line parts neighbours, unless that would leave nothing of them.
+    edges = [_FAILED if failed else "white" for failed in (False, True)]
     for (lane, colour, failed), pieces in sorted(bars.items()):
+        lines = [0.3 if length > 8 * width * _THINNEST_SPAN else 0.0 for _, length in pieces]
         axes.broken_barh(
-            pieces, (lane - 0.42, 0.84), facecolor=colour, hatch="////" if failed else None,
-            edgecolor=_FAILED if failed else "white", linewidth=0.3,
+            pieces, (lane - 0.42, 0.84), facecolor=colour, hatch="////" if failed else None, edgecolor=edges[failed],
+            linewidth=lines,
         )  # fmt: skip
-    axes.set_xlim(0, max(end - start, 1e-3))
+    axes.set_xlim(0, width)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 6, 10]))
+    axes.xaxis.set_major_locator(_ticks(width))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _moment(seconds)))
     if timeline.spans:
         axes.set_xlabel(f"time since {clock.text(start)}")
@@ -136,8 +153,20 @@ def _about(timeline: Timeline) -> str:
     return f"When {which} ran, in each slot (colours: the classes below{failed})"
 
 
+def _ticks(seconds: float) -> Any:
+    """Ticks at round times: of seconds, minutes, hours, days."""
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+    if seconds < _TICKS:
+        return MaxNLocator(_TICKS, steps=[1, 2, 5, 10])
+    for step in _STEPS:
+        if seconds / step <= _TICKS:
+            return MultipleLocator(step)
+    return MultipleLocator(86400 * math.ceil(seconds / 86400 / _TICKS))
+
+
 def _moment(seconds: float) -> str:
-    return f"{seconds:g}s" if seconds < 60 else format_duration(seconds)
+    return f"{seconds:g}s" if seconds < 60 else re.sub(r" 0[hms]$", "", format_duration(seconds))
 
 
 def _label_hosts(axes: Any, lanes: dict[tuple[str, int], int]) -> None:
@@ -146,7 +175,7 @@ def _label_hosts(axes: Any, lanes: dict[tuple[str, int], int]) -> None:
         hosts.setdefault(host, []).append(lane)
     step = -(-len(hosts) // _MOST_LABELS) or 1
     shown = [(sum(found) / len(found), host) for host, found in hosts.items()][::step]
-    labels = [f"{_short(host) or '?'}, {_slots(len(hosts[host]))}" for _, host in shown]
+    labels = [f"{_short(host)}, {_slots(len(hosts[host]))}" for _, host in shown]
     axes.set_yticks([middle for middle, _ in shown], labels=labels)
     axes.tick_params(axis="y", length=0)
     for found in list(hosts.values())[1:]:
@@ -164,22 +193,17 @@ def _draw_memory(
     axes: Any, kinds: Sequence[ClassUsage], colours: dict[str, str], default_memory: int
 ) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.transforms import ScaledTranslation
 
+    # The squares are left of the axis, whatever its scale and width.
+    beside = axes.get_yaxis_transform() + ScaledTranslation(-8 / 72, 0, axes.figure.dpi_scale_trans)
     asked = [max(request.memory or default_memory for request in kind.requests) for kind in kinds]
     low, high = _limits(kinds, asked)
     axes.set_xscale("log", base=2)
     axes.set_xlim(low, high)
     for line, kind in enumerate(kinds):
         colour = colours.get(kind.name, _OTHER)
-        axes.plot(
-            [-0.012],
-            [line],
-            "s",
-            color=colour,
-            markersize=9,
-            transform=axes.get_yaxis_transform(),
-            clip_on=False,
-        )
+        axes.plot([0], [line], "s", color=colour, markersize=9, transform=beside, clip_on=False)
         _draw_buckets(axes, line, kind, colour, (high / low) ** _THINNEST)
         _draw_request(axes, line, kind.measured.memory.most, asked[line])
     axes.set_ylim(len(kinds) - 0.4, -0.6)
@@ -235,5 +259,5 @@ def _draw_request(axes: Any, line: int, most: float, asked: float) -> None:
 
 
 def _short(name: str) -> str:
-    name = one_line(name)
+    name = one_line(name) or "?"
     return name if len(name) <= _LONGEST_NAME else "\u2026" + name[-_LONGEST_NAME:]

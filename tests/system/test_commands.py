@@ -246,6 +246,19 @@ def test_output_that_cannot_be_written(command: str, unbuffered: str, ended_tree
     assert (ended.returncode, ended.stderr) == (StorageError.exit_status, words)
 
 
+def test_names_that_the_terminal_has_no_letters_for(here: Bench) -> None:
+    here.write("script.py", SCRIPT.replace("SECOND", "pass").replace("child", "k\u00e4hl"))
+    here.run("script.py", "--jobTree", "tree").succeeded()
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONIOENCODING": "ascii"}
+    for command in ("jobTreeStatus", "jobTreeStats"):
+        ended = subprocess.run(
+            [sys.executable, str(CHECKOUT / "bin" / command), str(here.directory / "tree")], env=environment,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert "script.k\\xe4hl" in ended.stdout
+
+
 def test_a_command_without_any_output(ended_tree: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     command = f"exec {shlex.quote(sys.executable)} {CHECKOUT}/bin/jobTreeStats {shlex.quote(ended_tree)} >&-"

@@ -321,6 +321,19 @@ def test_the_critical_path(detailed: str, capsys: pytest.CaptureFixture[str]) ->
     assert "med is the median." in text
 
 
+def test_a_critical_path_of_one(built: Built, capsys: pytest.CaptureFixture[str]) -> None:
+    shape = built.store.shape("some.Root", 0, 0.0)
+    built.store.stats[shape].add(Measures(2.0, 1.0, MIB, True))
+    built.store.write_stats([shape], [TargetRow(1, 1, 0, 0, 0, shape, 7, 0.0, 2.0, 1.0, MIB, None)])
+    built.commit(ended="complete")
+
+    text = said(capsys, built.paths.root)
+
+    assert text.endswith(
+        "critical path: 1 target; it took 2.00s of 2.00s\n  100.0%  2.00s in 1 of some.Root\n"
+    )
+
+
 def test_the_critical_path_for_programs(detailed: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, detailed)
 

@@ -75,6 +75,41 @@ def test_other_formats(name: str, beginning: bytes, run: str, tmp_path: Path) ->
     assert (tmp_path / name).read_bytes().startswith(beginning)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (3.0, {"0s", "1s", "2s"}), (50.0, {"0s", "10s", "40s"}), (300.0, {"0s", "1m", "4m"}),
+        (7500.0, {"0s", "30m", "1h", "1h 30m", "2h"}), (300 * 3600.0, {"0s", "2d", "12d"}),
+    ],
+)  # fmt: skip
+def test_ticks_are_at_round_times(seconds: float, ticks: set[str], built: Built, tmp_path: Path) -> None:
+    shape = built.store.shape("reads.Align", 1 << 30, 1.0)
+    rows = [
+        TargetRow(n, 1, 0, 0, 0, shape, 1, 1000.0 + begin, length, 1.0, 1 << 20, None)
+        for n, (begin, length) in enumerate([(0.0, 0.001), (1.0, seconds - 1.0)], 1)
+    ]
+    built.store.stats[shape].add(Measures(seconds, 1.0, 1 << 20, True))
+    built.store.write_stats([shape], rows)
+    built.commit(ended="complete")
+
+    assert stats.main([built.paths.root, "--plot", str(tmp_path / "run.svg")]) == 0
+
+    assert ticks <= set(drawn(tmp_path / "run.svg").splitlines())
+
+
+def test_hosts_are_in_the_order_of_their_numbers(built: Built, tmp_path: Path) -> None:
+    shape = built.store.shape("reads.Align", 1 << 30, 1.0)
+    for n in (10, 9, 100):
+        worker = WorkerRow(n, f"node{n}", "slurm", shape, 0.0, 1.0, 2.0, 1, 0, 1.0)
+        built.store.write_stats([], workers=[(worker, 1.0, 1)])
+    built.commit(ended="complete")
+
+    assert stats.main([built.paths.root, "--plot", str(tmp_path / "run.svg")]) == 0
+
+    lines = [line for line in drawn(tmp_path / "run.svg").splitlines() if line.startswith("node")]
+    assert lines == ["node9, 1 slot", "node10, 1 slot", "node100, 1 slot"]
+
+
 def test_single_targets_where_they_were_recorded(run: str, built: Built, tmp_path: Path) -> None:
     rows = [
         TargetRow(n, 1, 0, 0, 0, 1, 1, 1000.0 + n, 3.0, 1.0, 1, "exception" if n == 2 else None)
