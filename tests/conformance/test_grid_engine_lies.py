@@ -176,6 +176,27 @@ def test_a_number_that_is_given_out_again_is_another_job(
     assert (end.kind, end.reason, end.signal) == (EndKind.KILLED, Reason.SIGNAL, 9)
 
 
+def test_ends_that_are_held_back_are_heard_of_from_the_node(
+    grid_engine_server: GridEngineServer, scene: Scene
+) -> None:
+    """Whose qmaster was started again: that is told half a minute later at best, and ten minutes later at worst."""
+    server = grid_engine_server
+    scene.issue(scene.job("works", ": > started; await go; exit 9"))
+    scene.until_file("started")
+    server.daemons.kill("qmaster")
+    server.start_master()
+    try:
+        scene.create("go")
+
+        assert scene.end("works").status == 9
+        assert server.run("qstat"), "it has not heard of it"
+    finally:
+        server.daemons.stop("execd")
+        server.start_execution()
+        if server.run("qstat"):
+            server.run("qdel", "-f", "-u", "root")
+
+
 def test_a_daemon_of_a_node_that_is_killed_changes_nothing(
     grid_engine_server: GridEngineServer, scene: Scene
 ) -> None:
