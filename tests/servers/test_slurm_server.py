@@ -42,9 +42,10 @@ def test_nothing_is_left_for_the_next_test(slurm_server: SlurmServer) -> None:
     """Such as a crashed controller leaves behind, which forgets, and gives out numbers again that nodes remember."""
     node = slurm_server.nodes[0]
     job = slurm_server.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true")
+    slurm_server.daemons.kill("slurmctld")
+    slurm_server.start_controller()
     slurm_server.run("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     assert node in slurm_server.run("sinfo", "--noheader", "--states=drain", "--format=%N")
-    slurm_server.daemons.kill("slurmctld")
 
     slurm_server.start()
     slurm_server.clear()
