@@ -193,7 +193,13 @@ def test_a_run_goes_on_a_failure_is_read_and_tried_again(bench: Bench, running: 
     # It advances without being asked.
     bench.gate.let_through(1)
     page.until(lambda: page.count("done") == 3, "three done")
-    assert page.driver.find_elements(By.CSS_SELECTOR, "#throughput canvas") != []
+    for chart in ("throughput", "slots"):
+        wide = f"const place = document.getElementById('{chart}'); return place.querySelector('canvas')?.clientWidth"
+        whole = f"return document.getElementById('{chart}').clientWidth - 100"
+        page.until(
+            lambda: (page.driver.execute_script(wide) or 0) > page.driver.execute_script(whole) > 200,  # noqa: B023
+            "a chart as wide as its place",
+        )
     assert page.driver.find_elements(By.CSS_SELECTOR, "#slots canvas") != []
 
     # Tried again, by a button; not when somebody thinks better of it.

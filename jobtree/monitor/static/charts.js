@@ -38,9 +38,13 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   forget();
   draw();
 });
-addEventListener("resize", () => {
-  for (const [id, chart] of Object.entries(drawn)) chart?.plot.setSize({ width: width(id), height: HEIGHT });
+// As wide as its place is, which has no width before the page is shown.
+const observer = new ResizeObserver(() => {
+  for (const [id, chart] of Object.entries(drawn)) {
+    if (chart !== null && chart.plot.width !== width(id)) chart.plot.setSize({ width: width(id), height: HEIGHT });
+  }
 });
+for (const id of Object.keys(drawn)) observer.observe(byId(id));
 
 function draw() {
   const hosts = named();
@@ -104,7 +108,7 @@ function options(id, names, steps) {
   return {
     width: width(id),
     height: HEIGHT,
-    legend: { show: names.length > 1 },
+    legend: { show: names.length > 1, live: false, markers: { width: 0, fill: (plot, n) => plot.series[n].stroke(plot, n) } },
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [{ ...axis, space: 80, values: moments }, { ...axis, ...steps, size: 60, values: (_, ticks) => ticks.map(number) }],

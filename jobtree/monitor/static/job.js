@@ -37,6 +37,7 @@ async function open(tree, name) {
   byId("job-title").textContent = `Job ${name}`;
   body.replaceChildren(element("p", { class: "hint" }, "reading ..."));
   dialog.dataset.job = name;
+  dialog.dataset.tree = String(tree);
   if (!dialog.open) dialog.showModal();
   let made;
   try {
@@ -85,3 +86,7 @@ function log(tree, name) {
 }
 
 byId("job-close").addEventListener("click", () => byId("job").close());
+// Something was done about a job: what is shown of one is read again.
+addEventListener("done", () => {
+  if (byId("job").open) open(Number(byId("job").dataset.tree), byId("job").dataset.job);
+});
