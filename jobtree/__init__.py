@@ -5,6 +5,7 @@ from jobtree.files import sync_tree as sync
 from jobtree.opening import JobTree
 from jobtree.opening import open as open
 from jobtree.promise import Promise
+from jobtree.service import Service
 from jobtree.stack import Stack
 from jobtree.target import Target
 from jobtree.version import VERSION
@@ -18,6 +19,7 @@ __all__ = [
     "Promise",
     "RunFailed",
     "RunStopped",
+    "Service",
     "Stack",
     "Target",
     "__version__",

@@ -10,23 +10,24 @@ import dataclasses
 import logging
 import os
 import socket
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from batchsystems.abstract import End, Reason, human_bytes
-from jobtree import blame, clock, frames, heartbeat, refusals, soundness
+from jobtree import blame, clock, frames, heartbeat, offspring, refusals, soundness
 from jobtree.blame import Judgement, Verdict
 from jobtree.bundles import RunningBundle
+from jobtree.collected import Collected, News
 from jobtree.enlarging import Enlarging
-from jobtree.events import Changes, Children, GoesOn, Job, Request, Spec, State
-from jobtree.frames import Failure, Frame, Packed
+from jobtree.events import Changes, Children, GoesOn, Job, Request, State
+from jobtree.frames import Failure, Frame
 from jobtree.paths import TreePaths, job_name
 from jobtree.progress_reports import Report
 from jobtree.quantities import format_duration
 from jobtree.recorder import Recorder
 from jobtree.refusals import Refusals
-from jobtree.report import describe_failure, message_from_job
+from jobtree.report import describe_failure
 from jobtree.schema import FailureRow
+from jobtree.services import Services
 from jobtree.shown import one_line
 from jobtree.store import Store
 from jobtree.tree import Tree
@@ -39,24 +40,6 @@ IMPORT_FAILURES = 3
 
 
 _SAME_WARNINGS = 3
-
-
-class News(NamedTuple):
-    """A line for the user, told after the commit: a level of logging, or None for a message of a target."""
-
-    level: Optional[int]
-    text: str
-
-
-class Collected:
-    """What one turn has collected beside the tree's changes."""
-
-    def __init__(self) -> None:
-        self.news: list[News] = []
-        self.removals: list[str] = []
-        self.returned: list[Returned] = []
-        self.sync: set[int] = set()
-        self.retry: list[tuple[int, int]] = []
 
 
 class Adopter:
@@ -73,12 +56,14 @@ class Adopter:
         max_log_file_size: int = 50_120,
         enlarging: Optional[Enlarging] = None,
         detailed: bool = False,
+        services: Optional[Services] = None,
     ) -> None:
         self.max_log_file_size = max_log_file_size
         self._enlarging = enlarging
         self.tree = tree
         self.store = store
         self.paths = paths
+        self.services: Services = services if services is not None else Services(paths, store, tree, {})
         self.collected: Collected = Collected()
         self.import_error: Optional[str] = None
         # What targets left in global temporary directories may not be on the disk, and no sync will tell.
@@ -114,22 +99,24 @@ class Adopter:
     # -- while a bundle runs -----------------------------------------------------------------------------------
 
     def read(self, bundle: RunningBundle) -> bool:
-        """Adopt what has come since. True if something has."""
+        """Adopt what has come since. True if something has that is to be noted (not that a service is still well)."""
         if bundle.damaged:
             return False
-        before, target = bundle.offset, (bundle.current, bundle.finished)
+        target, told = (bundle.current, bundle.finished), False
         try:
             for frame in bundle.read():
+                if frame.body[0] == frames.FAILED and self.services.is_in_doubt(bundle, frame.start):
+                    bundle.offset = frame.start  # once more, when it is known whose fault that is
+                    break
                 self._frame(bundle, frame)
+                told = told or frame.body[0] != frames.WELL
         except frames.Damaged as error:
             # Right checksum, wrong content: nothing after it can be believed. Its jobs run again.
             bundle.damaged = True
-            self._warn(f"{bundle.path}: {error}; the targets that it does not tell of run once more")
-        if bundle.offset == before:
-            return False
+            self.warn(f"{bundle.path}: {error}; the targets that it does not tell of run once more")
         if (bundle.current, bundle.finished) != target:  # that it says something does not let others go on
             bundle.heard = clock.elapsed()
-        return True
+        return told or bundle.damaged
 
     def _frame(self, bundle: RunningBundle, frame: Frame) -> None:
         body = frame.body
@@ -143,6 +130,13 @@ class Adopter:
             bundle.said = None
         elif kind == frames.CHILDREN:
             bundle.add_children(frame)
+        elif kind == frames.SERVICES:
+            bundle.add_services(frame)
+        elif kind == frames.SERVES:
+            self._serves(bundle, *body[1:])
+        elif kind == frames.WELL:
+            self.services.well(frame)
+            bundle.note_said(body[1], body[2], clock.elapsed())
         elif kind == frames.SUCCEEDED:
             self._succeeded(bundle, *body[1:])
         elif kind == frames.FAILED:
@@ -169,6 +163,15 @@ class Adopter:
             self.give_back(bundle)
         elif kind == frames.END:
             self._end(bundle, body)
+
+    def _serves(
+        self, bundle: RunningBundle, id: int, attempt: int, token: Optional[bytes], value: bytes
+    ) -> None:
+        if self.tree.current(id, attempt) is None or id not in self.services:
+            return
+        if token is not None and not self.store.services.promise_again(token, value):
+            self.collected.returned.append(Returned(token, value, None, ()))
+        self.services.serves(bundle, id, attempt)
 
     @staticmethod
     def _end(bundle: RunningBundle, body: tuple[Any, ...]) -> None:
@@ -204,39 +207,31 @@ class Adopter:
                 # the next target it had synced first, and was not refused.
                 self._drop(bundle)
                 self.tree.lost(id, attempt, charge=False)
-                self._warn(f"job {job_name(id)}: what it left may not be on the disk, so it runs once more")
+                self.warn(f"job {job_name(id)}: what it left may not be on the disk, so it runs once more")
                 return
             self.collected.sync.update(left)
+        if id in self.services and not self.services.finished(id):
+            self._drop(bundle)
+            self.tree.lost(id, attempt, charge=False)
+            return
         self.recorder.succeeded(bundle, job, measures)
-        children = None
-        child: Optional[GoesOn] = None
+        gate = self.store.shapes[job.shape].gate
+        children: Optional[Children] = None
+        child = GoesOn() if goes_on is not None else None
         if pending is not None and count:
-            shape_of = self.store.shape
-            counts: dict[int, int] = {}
-            for key, number in pending.counts.items():
-                shape = shape_of(*key)
-                counts[shape] = counts.get(shape, 0) + number
-            children = Children(counts, bundle.take_children(shape_of))
+            children, services = offspring.children_of(self.store, bundle, pending, id, gate)
+            self.services.added(services)
             if goes_on is not None:
                 rows = list(children.source)
-                children = Children(counts, rows)
+                children = Children(children.count_by_shape, rows)
                 child = GoesOn(goes_on, rows[0].shape, rows[0].memory, rows[0].time)
-        elif goes_on is not None:
-            child = GoesOn()
         bundle.pending = None
         if kept is not None:
             returned = Returned(*kept)
             self.collected.returned.append(returned)
             if returned.file is not None and returned.file in bundle.value_files:
                 bundle.value_files.remove(returned.file)
-        self.tree.succeeded(id, attempt, children, self._spec(follow_on), child)
-
-    def _spec(self, follow_on: Optional[tuple[Any, ...]]) -> Optional[Spec]:
-        if follow_on is None:
-            return None
-        packed = Packed(*follow_on)
-        shape = self.store.shape(packed.name, packed.memory, packed.cpu, packed.countable)
-        return Spec(shape, packed.memory or 0, packed.time or 0.0, (packed.payload, packed.mentions))
+        self.tree.succeeded(id, attempt, children, offspring.spec_of(self.store, follow_on, gate), child)
 
     def _failed(
         self, bundle: RunningBundle, id: int, attempt: int, measures: tuple[Any, ...], failure: Failure
@@ -247,6 +242,9 @@ class Adopter:
         self._drop(bundle)
         if job is None:
             return
+        if bundle.orphaned:
+            self.tree.lost(id, attempt, charge=False)  # a service that it needed has died
+            return
         bundle.failed = True
         name = self._count_failure(bundle, job, failure.kind, measures)
         self._charge(bundle, job, name, failure)
@@ -254,6 +252,9 @@ class Adopter:
     def _charge(self, bundle: RunningBundle, job: Job, name: str, failure: Failure) -> None:
         """A target failed by its own fault: one try less, or, if it ran out of something, more of that."""
         attempt, tries, losses = job.attempt, job.tries, job.losses
+        if self.services.was_up(job.id, attempt):
+            self._note(job, name, attempt, failure, bundle, self.tree.lost(job.id, attempt), losses)
+            return
         request = self._larger_request(job, failure.kind)
         if request is None:
             state = self.tree.failed(job.id, attempt)
@@ -273,7 +274,8 @@ class Adopter:
             return None
         known = self.store.shapes[job.shape]
         memory = larger[0] if kind == "memory" else known.memory or None
-        shape = self.store.shape(known.name, memory, known.cpu or None, known.countable)
+        shape = self.store.shape(known.name, memory, known.cpu or None, known.countable, known.gate)
+        self.services.reshaped(job.id, shape)
         return Request(shape, *larger)
 
     def _cannot_import(self, bundle: RunningBundle, id: int, attempt: int, text: str) -> None:
@@ -312,6 +314,12 @@ class Adopter:
                 number += self.tree.recalled(job.id, job.attempt)
         return number
 
+    def is_undecided(self, bundle: RunningBundle) -> bool:
+        """A bundle has ended: whether a target in it failed, or died, and it is not known yet whose fault that was."""
+        self.read(bundle)
+        died = bundle.current is not None and self.services.is_in_doubt(bundle, bundle.offset)
+        return died or self.services.in_doubt(bundle)
+
     def settle(self, bundle: RunningBundle, end: End, charge: bool = True) -> None:
         """The bundle is over: read what is left, judge the target that was running, give the rest back.
 
@@ -319,10 +327,12 @@ class Adopter:
         when that has to stop because workers cannot write.
         """
         self.read(bundle)
-        charge = charge and not bundle.damaged
+        if self.services.settled(bundle):
+            self.read(bundle)
+        charge = charge and not bundle.damaged and not bundle.orphaned
         damage = "" if bundle.damaged else bundle.damage()
         if damage:
-            self._warn(f"{bundle.path}: {damage}; what it told of runs once more")
+            self.warn(f"{bundle.path}: {damage}; what it told of runs once more")
         suspect = bundle.current
         died = None if suspect is None else self.recorder.died(bundle, end)
         bundle.current = None
@@ -370,7 +380,7 @@ class Adopter:
             end = dataclasses.replace(end, detail=bundle.path)
         judgement = blame.judge(end, bundle.finished, enforced)
         if judgement.verdict is Verdict.ALONE:
-            self._warn(f"job {job_name(job.id)}: {one_line(judgement.message)}")
+            self.warn(f"job {job_name(job.id)}: {one_line(judgement.message)}")
             self.tree.lost(*suspect, alone=True, charge=False)
             return
         bundle.failed = True
@@ -408,7 +418,7 @@ class Adopter:
         if job is None:
             return
         times = self._refusals.count(job.id, refusal)
-        self._warn(f"job {job_name(job.id)} is run again, through no fault of its own: {one_line(refusal)}")
+        self.warn(f"job {job_name(job.id)} is run again, through no fault of its own: {one_line(refusal)}")
         self.tree.lost(job.id, job.attempt, charge=False)
         self.collected.retry.append((job.id, 1 + times))
 
@@ -457,6 +467,8 @@ class Adopter:
     ) -> None:
         """Write a failure down, and tell of it: in full when the job is given up, in a line when it is not."""
         given_up = state is State.FAILED
+        if given_up:
+            self.services.failed(job.id)
         path = self.paths.log(bundle.id)
         row = FailureRow(
             job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None,
@@ -469,9 +481,10 @@ class Adopter:
         else:
             self.collected.retry.append((job.id, before + 1))
             text = f"job {job_name(job.id)} ({name}) failed, attempt {attempt}, and is tried again: {failure.message}"
-            self._warn(one_line(text))
+            self.warn(one_line(text))
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Tell the user after the commit."""
         self.collected.news.append(News(logging.WARNING, text))
 
     def _warn_of_target(self, id: int, text: str) -> None:
@@ -479,16 +492,7 @@ class Adopter:
         times = self._warned[text] = self._warned.get(text, 0) + 1
         if times <= _SAME_WARNINGS:
             last = " (said no more of other jobs)" if times == _SAME_WARNINGS else ""
-            self._warn(f"job {job_name(id)} {one_line(text)}{last}")
-
-
-def tell(news: Iterable[News]) -> None:
-    """Say what was collected; after the commit."""
-    for level, text in news:
-        if level is None:
-            message_from_job(text)
-        else:
-            log.log(level, "%s", text)
+            self.warn(f"job {job_name(id)} {one_line(text)}{last}")
 
 
 def judgement_of_limit(kind: str, message: str) -> Judgement:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,7 +19,8 @@ from jobtree.errors import CannotImport, CannotPickle, JobTreeError, StorageErro
 from jobtree.frames import BundleJob, Failure, Packed, Supervision
 from jobtree.paths import job_id
 from jobtree.progress_reports import ProgressReports, report_of
-from jobtree.target import Recorded, Target, check_target, set_surroundings
+from jobtree.recorded import Recorded, set_surroundings
+from jobtree.target import Target, check_target, describe
 from jobtree.usage import Usage
 from jobtree.workplace import WorkerMustEnd, Workplace
 
@@ -30,6 +32,9 @@ _CLOUDPICKLE = f"{os.sep}cloudpickle{os.sep}"
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _COUNT, _GOES_ON = 4, 6
 """Where in the outcome frame of a success the number of children is, and the job with which the worker goes on."""
+
+_LOOK_SECONDS = 0.05
+"""How often a service looks whether it is to stop."""
 
 _CHUNK_ROWS = 1000
 _CHUNK_BYTES = 1 << 20
@@ -103,6 +108,33 @@ class Attempt:
             outcome.write_at_once(frames.WARNING, job.id, job.attempt, wrong)
         if reports.is_due(clock.elapsed()):
             outcome.write_at_once(frames.PROGRESS, job.id, job.attempt, *report)
+
+    # -- what a service says (jobtree.service) -----------------------------------------------------------------
+
+    def serve(self, target: Target, value: Any) -> None:
+        """The service is up; value: where. On the disk when this returns, because others are started for it."""
+        token = Recorded(target).token
+        data, mentions = serialization.pack_value(value, target)
+        if mentions:
+            raise TargetError(f"{describe(target)}.start() returned a promise; return plain data.")
+        place = self._place
+        place.outcome.write(frames.SERVES, self._job.id, self._job.attempt, token, data)
+        place.outcome.flush(sync=True)
+
+    def is_recalled_within(self, seconds: float) -> bool:
+        """Wait so long for being told to stop."""
+        deadline = clock.elapsed() + seconds
+        while not self._place.is_recalled():
+            left = deadline - clock.elapsed()
+            if left <= 0:
+                return False
+            time.sleep(min(left, _LOOK_SECONDS))
+        return True
+
+    def is_well(self) -> None:
+        """The service was found well."""
+        self._place.outcome.write(frames.WELL, self._job.id, self._job.attempt)
+        self._place.outcome.flush()
 
     # -- the attempt -------------------------------------------------------------------------------------------
 
@@ -205,8 +237,12 @@ class Attempt:
             kept = self._keep(target, value)
             recorded = Recorded(target)
             first_n = place.next_n
+            services = self._write_services(recorded)
             count, only = self._write_children(recorded.children)
+            count += services
             follow_on = None if recorded.follow_on is None else serialization.pack(recorded.follow_on)
+            if follow_on is not None:
+                _check_no_address(recorded.services, follow_on, f"the follow-on of {describe(target)}")
         except BaseException:
             # Frames that have left for the file already stay there; without an outcome they count for nothing.
             place.outcome.drop_after(mark)
@@ -258,6 +294,22 @@ class Attempt:
         files.fsync_names(absolute, place.paths.root)
         place.values[token] = path
         return token, None, path, mentions
+
+    def _write_services(self, recorded: Recorded) -> int:
+        """Write the services. Returns how many: none if there are no other children, because nobody would need them."""
+        if not recorded.services or not recorded.children:
+            return 0
+        place, job = self._place, self._job
+        shapes: list[tuple[str, Optional[float], str]] = []
+        rows: list[tuple[Any, ...]] = []
+        for number, service in enumerate(recorded.services):
+            packed = serialization.pack(service)
+            _check_no_address(recorded.services, packed, f"{describe(service)}, a service beside it,")
+            shapes.append((packed.name, packed.cpu, packed.countable))
+            rows.append((number, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions))
+        place.outcome.write(frames.SERVICES, job.id, job.attempt, place.next_n, shapes, rows)
+        place.next_n += len(rows)
+        return len(rows)
 
     def _write_children(self, children: list[Target]) -> tuple[int, Optional[Packed]]:
         """Write the children in chunks. Returns how many, and the child if it is the only one."""
@@ -400,3 +452,13 @@ def _text(error: BaseException) -> str:
         return str.__str__(str(error))
     except BaseException:  # a user's exception may refuse to be shown in any way
         return "(its text cannot be shown)"
+
+
+def _check_no_address(services: list[Any], packed: Packed, holder: str) -> None:
+    """Raise TargetError if a target that is not run while these services are up was given what one of them promises."""
+    for service in services:
+        if Recorded(service).token in packed.mentions:
+            raise TargetError(
+                f"{holder} was given what the service {describe(service)} promises, and is not run while that is up. "
+                "That is for the children of the target that added the service, and for whatever grows from them."
+            )

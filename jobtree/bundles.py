@@ -28,6 +28,9 @@ log: logging.Logger = logging.getLogger("jobtree")
 
 _PIECE = 4 << 20
 
+ShapeKey = tuple[str, int, Optional[float], str]
+"""Class, bytes, cores and countable things."""
+
 ShapeOf = Callable[[str, int, Optional[float], str], int]
 """The number of a shape, by class, memory, cores and countable things."""
 _ROWS_IN_MEMORY = 4000
@@ -161,16 +164,18 @@ def _remove_empty(top: str, spared: Set[str]) -> None:
 
 
 class Pending:
-    """The children of an attempt that has not ended yet, as they come in: counted, and kept or found again."""
+    """The children of an attempt that has not ended yet, as they come in: counted, and kept or found again. counts: of
+    those that are no services; services: the numbers of those that are, and what they ask for."""
 
-    __slots__ = ("counts", "end", "rows", "start", "total")
+    __slots__ = ("counts", "end", "rows", "services", "start", "total")
 
     def __init__(self, start: int) -> None:
         self.start: int = start
         self.end: int = start
         self.total: int = 0
-        self.counts: dict[tuple[str, int, Optional[float], str], int] = {}
+        self.counts: dict[ShapeKey, int] = {}
         self.rows: Optional[list[Any]] = []
+        self.services: list[tuple[int, ShapeKey]] = []
 
 
 class Work:
@@ -241,8 +246,8 @@ class RunningBundle:
 
     __slots__ = (
         "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed",
-        "finished", "heard", "host", "id", "issued_at", "log_start", "name", "offset", "path", "pending", "recalled",
-        "said", "shape", "size", "started_any", "supervised", "value_files", "work",
+        "finished", "heard", "host", "id", "issued_at", "log_start", "name", "offset", "orphaned", "path", "pending",
+        "recalled", "said", "serves", "shape", "size", "started_any", "supervised", "value_files", "work",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, shape: int, size: int, path: str, offset: int, now: float) -> None:
@@ -270,6 +275,9 @@ class RunningBundle:
         self.value_files: list[str] = []
         self.backend: str = ""
         self.supervised: bool = False
+        # The job and attempt of a service that is up in it; that a service which jobs in it need has died.
+        self.serves: Optional[tuple[int, int]] = None
+        self.orphaned: bool = False
         self.host: str = ""
         self.end: Optional[End] = None
         self.work = Work()
@@ -315,6 +323,8 @@ class RunningBundle:
             self.finished += 1
         elif kind in (frames.CANNOT_IMPORT, frames.GAVE_BACK):
             self.current = None
+        elif kind == frames.SERVES:
+            self.serves = (body[1], body[2])
         elif kind == frames.RECALLED:
             self.recalled = True
         elif kind == frames.END:
@@ -352,15 +362,27 @@ class RunningBundle:
 
     def add_children(self, frame: Frame) -> None:
         """Children have come; they wait for their outcome."""
-        first_n, shapes, rows = frame.body[3:6]
+        shapes, rows = frame.body[4:6]
         pending = self._pending_from(frame)
         for shape, memory, _, _, _ in rows:
             name, cpu, countable = shapes[shape]
             key = (name, memory, cpu, countable)
             pending.counts[key] = pending.counts.get(key, 0) + 1
-        pending.total += len(rows)
+        self._keep(pending, frame)
+
+    def add_services(self, frame: Frame) -> None:
+        """The same of children that are services."""
+        first_n, shapes, rows = frame.body[3:6]
+        pending = self._pending_from(frame)
+        for number, (shape, memory, _, _, _) in enumerate(rows, first_n):
+            name, cpu, countable = shapes[shape]
+            pending.services.append((job_id(self.id, number), (name, memory, cpu, countable)))
+        self._keep(pending, frame)
+
+    def _keep(self, pending: Pending, frame: Frame) -> None:
+        pending.total += len(frame.body[5])
         if pending.rows is not None:
-            pending.rows.append((first_n, shapes, rows))
+            pending.rows.append(_chunk(frame.body))
             if pending.total > _ROWS_IN_MEMORY:
                 pending.rows = None  # too many to hold: read again from the file when they are adopted
 
@@ -375,19 +397,22 @@ class RunningBundle:
         self.pending.end = frame.end
         return self.pending
 
-    def take_children(self, shape_of: ShapeOf) -> Iterable[ChildRow]:
+    def take_children(self, shape_of: ShapeOf, shape_of_service: ShapeOf) -> Iterable[ChildRow]:
         """The rows of the children whose outcome has come."""
         pending, self.pending = self.pending, None
         if pending is None:
             return ()
-        return self._child_rows(pending, shape_of)
+        return self._child_rows(pending, shape_of, shape_of_service)
 
-    def _child_rows(self, pending: Pending, shape_of: ShapeOf) -> Iterator[ChildRow]:
+    def _child_rows(
+        self, pending: Pending, shape_of: ShapeOf, shape_of_service: ShapeOf
+    ) -> Iterator[ChildRow]:
         if pending.rows is not None:
             chunks: Iterable[Any] = pending.rows
         else:
             chunks = self._chunks_again(pending)
-        for first_n, shapes, rows in chunks:
+        for services, first_n, shapes, rows in chunks:
+            shape_of_these = shape_of_service if services else shape_of
             known: dict[tuple[int, int], int] = {}
             id = job_id(self.id, first_n)
             for shape, memory, time, payload, mentions in rows:
@@ -395,12 +420,17 @@ class RunningBundle:
                 number = known.get(key)
                 if number is None:
                     name, cpu, countable = shapes[shape]
-                    number = known[key] = shape_of(name, memory, cpu, countable)
+                    number = known[key] = shape_of_these(name, memory, cpu, countable)
                 yield ChildRow(id, number, memory, time, payload, mentions)
                 id += 1
 
     def _chunks_again(self, pending: Pending) -> Iterator[Any]:
         with open(self.path, "rb") as file:
             for frame in frames.frames_of(file, pending.start, pending.end):
-                if frame[0] == frames.CHILDREN:
-                    yield frame[3:6]
+                if frame[0] in (frames.CHILDREN, frames.SERVICES):
+                    yield _chunk(frame)
+
+
+def _chunk(body: Any) -> tuple[bool, int, Any, Any]:
+    """Of a frame of children: whether they are services, the number of the first one, their shapes and rows."""
+    return (body[0] == frames.SERVICES, *body[3:6])

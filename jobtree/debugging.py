@@ -5,6 +5,7 @@ What must hold
     promised values, its memory and cores. But standard streams are those of the terminal.
   - The tree is only read. The target's local temporary directory is a new one; its global one is a copy of its chain's.
     What it leaves (children, follow-on, value) is made ready to be stored, because that may be what fails, and dropped.
+    A service is started, found well once, and stopped.
   - An error leads into pdb where it was raised, if there is a terminal to ask; else its traceback is printed.
 
 What remains: a target that writes to files by names that it knows from elsewhere (its input, a directory of the job
@@ -29,8 +30,9 @@ from jobtree.errors import StorageError, TargetError
 from jobtree.frames import BundleJob
 from jobtree.paths import TreePaths, job_name
 from jobtree.progress_reports import report_of
+from jobtree.recorded import Recorded, set_surroundings
 from jobtree.shown import one_line
-from jobtree.target import Recorded, Target, check_target, class_name, set_surroundings
+from jobtree.target import Target, check_target, class_name
 
 FILE = "job"
 _KIND = "debug"
@@ -73,7 +75,7 @@ def _run(job: BundleJob, around: _Surroundings) -> _Left:
     recorded = Recorded(target)
     if recorded.token is not None:
         serialization.pack_value(value, target)
-    for child in recorded.children:
+    for child in [*recorded.services, *recorded.children]:
         serialization.pack(child)
     follow_on = recorded.follow_on
     if follow_on is not None:
@@ -116,6 +118,7 @@ class _Surroundings:
         self._paths = paths
         self._directory = directory
         self._job = job
+        self._found_well = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A target that is passed on inside another one must not carry this along.
@@ -151,6 +154,20 @@ class _Surroundings:
         if wrong:
             _say(wrong)
         _say(f"job {job_name(self._job.id)}: {one_line(report.in_words())}")
+
+    def serve(self, target: Target, value: Any) -> None:
+        """A service is up."""
+        serialization.pack_value(value, target)
+        _say(f"the service is up; what it promises is {one_line(repr(value)[:_MOST_SHOWN])}")
+
+    def is_recalled_within(self, seconds: float) -> bool:
+        """It is told to stop when it has been found well."""
+        return self._found_well
+
+    def is_well(self) -> None:
+        """It was found well."""
+        self._found_well = True
+        _say("the service is well, and is stopped")
 
     def readers(self) -> Mapping[bytes, Callable[[], bytes]]:
         """What reads the promised values."""

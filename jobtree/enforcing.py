@@ -69,9 +69,19 @@ class Enforcer:
             elif not bundle.recalled:
                 self.to_recall.add(bundle.id)
 
+    def orphaned(self, bundles: Iterable[RunningBundle]) -> None:
+        """A service that the jobs of these bundles need is gone: end the workers, at nobody's charge."""
+        for bundle in bundles:
+            bundle.orphaned = True
+            self._to_end.append(bundle)
+
     def hold_back(self, bundles: Iterable[RunningBundle]) -> None:
-        """Nothing more is to begin: take back what these bundles have not begun, after the commit."""
-        self._to_hold_back = [bundle for bundle in bundles if not bundle.recalled and bundle.enforced is None]
+        """Nothing more is to begin: take back what these bundles have not begun, after the commit. Services go on."""
+        self._to_hold_back = [
+            bundle
+            for bundle in bundles
+            if not bundle.recalled and bundle.enforced is None and bundle.serves is None
+        ]
 
     def act(self) -> None:
         """After the commit."""
@@ -106,7 +116,7 @@ class Enforcer:
     def _crossed(self, bundle: RunningBundle, seconds: float) -> Optional[Judgement]:
         """The limit that the bundle's running target has crossed, as what it is judged for; None if none."""
         limit = self.settings.max_job_duration
-        if limit is not None and seconds > limit:
+        if limit is not None and seconds > limit and bundle.serves is None:
             return judgement_of_limit("time", f"the target ran longer than --maxJobDuration ({limit:g} s)")
         try:
             printed = os.stat(self._paths.log(bundle.id)).st_size - bundle.log_start

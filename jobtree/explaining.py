@@ -129,6 +129,7 @@ class Explainer:
             lines.append(f"Nothing is issued any more: {one_line(self._adopter.import_error)}")
         if self._on_disk.lacking:
             lines.append(f"Nothing is issued until there is room: {self._on_disk.lacking}")
+        lines += [f"It needs service {name}, which is not up." for name in self._lanes.missing(job.shape)]
         lane = self._lanes.of_shape(job.shape)
         pause = self._cluster.pause(lane.backend)
         if pause > 0:

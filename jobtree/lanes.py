@@ -15,8 +15,8 @@ from typing import Callable, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, Submission
 from jobtree import clock, countable
-from jobtree.adoption import Collected
 from jobtree.bundles import RunningBundle
+from jobtree.collected import Collected
 from jobtree.environment import Environment
 from jobtree.events import State
 from jobtree.limits import Limits
@@ -24,8 +24,15 @@ from jobtree.options import Settings
 from jobtree.packing import Packer, cores_of, memory_of
 from jobtree.paths import TreePaths
 from jobtree.quantities import format_memory
+from jobtree.services import Services
 from jobtree.store import Store
 from jobtree.tree import Tree
+
+_LATE = 0.3
+"""Seconds without a beginning or an end in a bundle, beyond what was expected, before idle slots take over what it has
+not begun."""
+
+_LATE_ON_A_CLUSTER = 5.0
 
 
 class Lanes:
@@ -44,7 +51,10 @@ class Lanes:
         recorded: Environment,
         run: str,
         running: dict[str, RunningBundle],
+        services: Services,
     ) -> None:
+        self._services = services
+        self._running = running
         self.not_before: dict[int, float] = {}
         self._batches = batches
         self._settings = settings
@@ -55,7 +65,7 @@ class Lanes:
         self.packers: list[Packer] = [
             Packer(
                 paths, store, tree, name, batch, settings, recorded, run, running,
-                self._limits, self.not_before, takes=self._taker(number, len(batches)),
+                self._limits, self.not_before, self._taker(number, len(batches)), services,
             )
             for number, (name, batch) in enumerate(batches.items())
         ]  # fmt: skip
@@ -85,7 +95,34 @@ class Lanes:
                 submissions += packer.pack(collected)
             elif may_submit(packer.backend):
                 submissions += packer.pack(collected, most(packer.backend))
+        if self._services and not submissions and not self.not_before:
+            self._make_room(collected, may_submit)
         return submissions
+
+    def _make_room(self, collected: Collected, may_submit: Callable[[str], bool]) -> None:
+        """If nothing runs but services, and what waits does not fit beside them, stop one."""
+        up = {bundle.name for bundle in self._services.bundles_up() if not bundle.recalled}
+        queued = [bundle for name, bundle in self._running.items() if name not in up]
+        if any(bundle.supervised or self._services.in_doubt(bundle) for bundle in queued):
+            return  # a scheduler decides when it runs; or it failed, and it is not known yet whose fault that was
+        for packer in self.packers:
+            if not packer.supervised and not up.issuperset(packer.batch.running()):
+                return
+            if packer.supervised and not (packer.proved and may_submit(packer.backend)):
+                return
+        if queued:
+            self._services.make_room({bundle.shape for bundle in queued})
+            return
+        waiting = {shape for packer in self.packers for shape in packer.waiting()}
+        stuck = self._services.make_room(waiting) if waiting else None
+        if stuck is not None:
+            self.of_shape(stuck).give_up(stuck, collected)
+        elif not waiting:
+            self._services.start_again()
+
+    def missing(self, shape: int) -> list[str]:
+        """The services that jobs of a shape need and that are not up."""
+        return [self._services.describe(job) for job in self._services.missing(shape)]
 
     def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
         """The record of a bundle that is, or is about to be, submitted."""
@@ -98,6 +135,13 @@ class Lanes:
             for packer in self.packers
             if packer.ready() <= len(self.not_before) and packer.batch.queue_room() > 0
         ]
+
+    def is_late(self, bundle: RunningBundle, now: float, idle: Sequence[Packer]) -> bool:
+        """Whether idle slots are to take over what a bundle has not begun."""
+        waiting = len(self._tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
+        patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
+        late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
+        return waiting > 0 and late and bundle.started_any and self.of_shape(bundle.shape) in idle
 
     def largest_memory(self) -> Optional[int]:
         """The largest memory in bytes that a job can have anywhere; None if that is not known."""

@@ -154,7 +154,7 @@ class Leases:
                 watch.changed = now
                 offsets.append((watch.bundle.safe_offset, watch.bundle.id))
             ended = self._look_at(watch, now)
-            if ended is not None:
+            if ended is not None and not self._adopter.is_undecided(watch.bundle):
                 del self._watches[name]
                 over.append(ended)
         return offsets, over

@@ -21,14 +21,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, BatchSystemError, End, EndKind, Submission
 from jobtree import bundles, clock, files, tempdirs
-from jobtree.adoption import Adopter, Collected, tell
+from jobtree.adoption import Adopter
 from jobtree.backends import Backends, Make
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
+from jobtree.collected import Collected, tell
 from jobtree.enforcing import Enforcer
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
@@ -42,6 +43,7 @@ from jobtree.packing import Packer
 from jobtree.paths import TreePaths, bundle_of_job, bundle_of_value
 from jobtree.removals import Remover
 from jobtree.room import Room
+from jobtree.services import Services
 from jobtree.sharing import Sharing
 from jobtree.silence import Silence
 from jobtree.steering import Steering
@@ -54,12 +56,6 @@ log: logging.Logger = logging.getLogger("jobtree")
 _TICK = 0.25
 _TICK_IDLE = 0.05
 """Seconds between looks at what tells nothing by itself: outcome files, requests, limits. Shorter while slots idle."""
-
-_LATE = 0.3
-"""Seconds without a beginning or an end in a bundle, beyond what was expected, before idle slots take over what it has
-not begun."""
-
-_LATE_ON_A_CLUSTER = 5.0
 
 _LIMITS_SECONDS = 1.0
 """Between looks at the limits of bundles on a cluster: each asks a server for the size of a log."""
@@ -113,7 +109,10 @@ class Master:
         batches = {settings.batch_system: batch}
         if big is not None and settings.big_batch_system is not None:
             batches[settings.big_batch_system] = big
-        self._lanes = Lanes(paths, store, tree, batches, settings, recorded, run, self._bundles)
+        self._services = Services(paths, store, tree, self._bundles)
+        self._lanes = Lanes(
+            paths, store, tree, batches, settings, recorded, run, self._bundles, self._services
+        )
         enlarging = Enlarging(
             settings.double_mem,
             settings.double_time,
@@ -121,7 +120,9 @@ class Master:
             settings.default_time,
             self._lanes.largest_memory,
         )
-        self._adopter = Adopter(tree, store, paths, settings.max_log_file_size, enlarging, settings.stats)
+        self._adopter = Adopter(
+            tree, store, paths, settings.max_log_file_size, enlarging, settings.stats, self._services
+        )
         self._backends = Backends(batches, make_backend)
         self._cluster = Cluster(paths, self._adopter, self._backends, settings, run)
         self._remover = Remover(paths, self._backends.wake)
@@ -140,6 +141,10 @@ class Master:
         self._next_tick = 0.0
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
+        self._ending = False
+        self._undecided: list[
+            End
+        ] = []  # of bundles that tell of a failure; whose fault it was is not known yet
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -150,6 +155,7 @@ class Master:
         """
         self._steering.begin()
         self._lanes.learn()
+        self._services.load()
         over = []
         self._store.begin()
         self._adopter.look_for_reboot(self._settings.durable == "full")
@@ -173,9 +179,11 @@ class Master:
             bundle.recount()
             self._adopter.settle(bundle, End(row.name, EndKind.LOST, detail="the master ended"), charge=False)
             over.append(_Closed(row.id, self._log_may_go(bundle), supervised=False))
+        self._services.find_up()
         self._cluster.compare()
         collected = self._write_collected()
-        self._steering.obey(collected)
+        if self._steering.obey(collected):
+            self._services.load()
         self._find_untold(collected)
         self._finish(collected, over, [])
         self._adopter.trust()
@@ -229,13 +237,14 @@ class Master:
                 "target has lost a try by it."
             )
             return True
-        return self.tree.stuck
+        return self.tree.stuck or self._services.nothing_left()
 
     def _turn(self, ends: Sequence[End]) -> None:
         self._store.begin()
         over = self._collect(ends)
         collected = self._write_collected()
-        self._steering.obey(collected)
+        if self._steering.obey(collected):
+            self._services.load()
         submissions = self._decide(collected)
         self._finish(collected, over, submissions)
 
@@ -249,7 +258,7 @@ class Master:
     def _may_issue(self) -> bool:
         if self._adopter.import_error is not None or self.stopped_by is not None:
             return False
-        if self._steering.paused or self._room.lacking:
+        if self._ending or self._steering.paused or self._room.lacking:
             return False
         return not (self._settings.fail_fast and self.tree.totals[State.FAILED])
 
@@ -263,12 +272,15 @@ class Master:
     def _collect(self, ends: Sequence[End]) -> list[_Closed]:
         """Read what there is to read. Returns the bundles that are over."""
         over = []
-        for end in ends:
+        undecided, self._undecided = self._undecided, []
+        for end in [*undecided, *ends]:
             bundle = self._bundles.get(end.name)
             if bundle is None:
                 continue
             if bundle.supervised:
                 self._cluster.hear(end)
+            elif self._adopter.is_undecided(bundle):
+                self._undecided.append(end)
             else:
                 over.append(self._settle(bundle, end, charge=True))
         now = clock.elapsed()
@@ -276,6 +288,9 @@ class Master:
             over += self._look_around(now)
             idle = len(self._bundles) > len(self._cluster) and not self.tree.totals[State.READY]
             self._next_tick = now + (_TICK_IDLE if idle else _TICK)
+        self._enforcer.orphaned(self._services.turn())
+        for text in self._services.take_news():
+            self._adopter.warn(text)
         struck = self._remover.take_done()
         if struck:
             self._store.strike_removals(struck)
@@ -344,7 +359,7 @@ class Master:
         offsets = []
         unwanted, self._enforcer.to_recall = self._enforcer.to_recall, set()
         for bundle in self._bundles.values():
-            if not bundle.recalled and (bundle.id in unwanted or self._is_late(bundle, now, idle)):
+            if not bundle.recalled and (bundle.id in unwanted or self._lanes.is_late(bundle, now, idle)):
                 bundle.recalled = True
                 bundles.recall(self._paths, bundle.id)
                 if bundle.supervised:
@@ -355,12 +370,6 @@ class Master:
                 number = self._adopter.give_back(bundle)
                 log.debug("bundle %s is recalled: %d jobs taken back", bundle.name, number)
         return offsets
-
-    def _is_late(self, bundle: RunningBundle, now: float, idle: Sequence[Packer]) -> bool:
-        waiting = len(self.tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
-        patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
-        late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
-        return waiting > 0 and late and bundle.started_any and self._lanes.of_shape(bundle.shape) in idle
 
     def _change(self, settings: Settings) -> str:
         """Other settings from now on; or why that cannot be."""
@@ -433,6 +442,8 @@ class Master:
 
     def _end(self) -> None:
         """End what still runs, unless it outlives us; adopt what was written, and note that the end was in order."""
+        self._ending = True
+        self._stop_services()
         if len(self._cluster) and not isinstance(self.stopped_by, int):
             self._end_cluster()
         self._backends.close()
@@ -463,6 +474,22 @@ class Master:
             self._cluster.cancel_all()
             self._store.commit()
             seconds += self._settings.grace
+        self._wait_for(lambda: len(self._cluster) > 0, seconds)
+
+    def _stop_services(self) -> None:
+        """Have services stop in order that would end now, after those that use them."""
+        everywhere = not isinstance(self.stopped_by, int)
+        services = {bundle.name for bundle in self._services.bundles_up(everywhere)}
+        others = {b.name for b in self._bundles.values() if everywhere or not b.supervised} - services
+        if not services:
+            return
+        self._enforcer.orphaned(self._bundles[name] for name in others)
+        self._wait_for(lambda: not others.isdisjoint(self._bundles), self._settings.grace)
+        self._services.stop(self._bundles[name] for name in services & self._bundles.keys())
+        self._wait_for(lambda: not services.isdisjoint(self._bundles), self._settings.grace)
+
+    def _wait_for(self, going_on: Callable[[], bool], seconds: float) -> None:
+        """Turn on, so long at most, while this is going on; nothing is issued any more."""
         deadline = clock.elapsed() + seconds
-        while len(self._cluster) and clock.elapsed() < deadline:
+        while going_on() and clock.elapsed() < deadline:
             self._turn(self._backends.poll(self._timeout()))

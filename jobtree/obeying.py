@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from jobtree import files, serialization, steering_requests
-from jobtree.adoption import Collected, News
+from jobtree.collected import Collected, News
 from jobtree.errors import TargetError
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.options import OPTIONS, Settings

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Callable, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, Capacity, NeverFits, Resources, Submission
 from jobtree import bundles, clock, countable, frames, launcher, limits, supervisor
-from jobtree.adoption import Collected, News
 from jobtree.bundles import RunningBundle
 from jobtree.bundling import Bundler
+from jobtree.collected import Collected, News
 from jobtree.environment import Environment
 from jobtree.events import Job, State
 from jobtree.frames import BundleHeader, BundleJob, Failure, Supervision
@@ -28,6 +28,7 @@ from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.report import describe_failure
 from jobtree.schema import BundleRow, FailureRow, Shape
+from jobtree.services import Services
 from jobtree.store import Store
 from jobtree.tree import Tree
 from jobtree.version import VERSION
@@ -56,6 +57,11 @@ _TIME_EXTRA = 60.0
 """A time limit is this many times what was asked for, and so many seconds more: start-up, slower machines, clean-up."""
 
 
+def booked_cores(cores: float) -> float:
+    """What one machine books for a request: whole thousandths."""
+    return int(cores * 1000 + 1e-6) / 1000
+
+
 def cores_of(backend: str) -> str:
     """The name under which the cores of one batch system are limited."""
     return f"cores of {backend}"
@@ -71,7 +77,8 @@ class Packer:
 
     running: the bundles that are not over, by name, in any batch system. New ones are added to it.
     limits: on what all these bundles have together. not_before: jobs that wait, and until when. takes: whether the jobs
-    of a shape go to this batch system; None: all do. ``settings`` may be replaced while it runs.
+    of a shape go to this batch system; None: all do. services: what jobs wait for. ``settings`` may be replaced while
+    it runs.
     """
 
     def __init__(
@@ -87,7 +94,8 @@ class Packer:
         running: dict[str, RunningBundle],
         limits: Limits,
         not_before: dict[int, float],
-        takes: Optional[Callable[[int], bool]] = None,
+        takes: Optional[Callable[[int], bool]],
+        services: Services,
     ) -> None:
         self.backend = backend
         self.batch = batch
@@ -100,6 +108,7 @@ class Packer:
         self._running = running
         self._limits = limits
         self._takes = takes
+        self._services = services
         self._not_before = not_before
         self._last_shape = 0
         self.supervised: bool = batch.outlives_master
@@ -139,10 +148,23 @@ class Packer:
         return submissions
 
     def ready(self) -> int:
-        """How many READY jobs go to this batch system."""
-        if self._takes is None:
+        """How many READY jobs go to this batch system, and wait for nothing but room."""
+        if self._takes is None and not self._services:
             return self._tree.totals[State.READY]
-        return sum(numbers[State.READY] for s, numbers in self._tree.counts.items() if self._takes(s))
+        return sum(numbers[State.READY] for s, numbers in self._tree.counts.items() if self._may_take(s))
+
+    def waiting(self) -> list[int]:
+        """The shapes of which there is a READY job that waits for nothing but room."""
+        held: Set[int] = self._services.held() if self._services else frozenset()
+        shapes = [s for s, numbers in self._tree.counts.items() if numbers[State.READY] and self._may_take(s)]
+        return [
+            s for s in shapes if any(job.id not in held for job, _ in self._store.ready(s, 0, 1 + len(held)))
+        ]
+
+    def _may_take(self, shape: int) -> bool:
+        return (self._takes is None or self._takes(shape)) and (
+            not self._services or self._services.is_open(shape)
+        )
 
     def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
         """The record of a bundle that is, or is about to be, submitted."""
@@ -160,9 +182,7 @@ class Packer:
     def _candidates(self) -> Iterator[tuple[int, int]]:
         """Shapes with READY jobs of which a bundle may be made now, and how large; in turn, so that none starves."""
         shapes = sorted(
-            s
-            for s, numbers in self._tree.counts.items()
-            if numbers[State.READY] and (self._takes is None or self._takes(s))
+            s for s, numbers in self._tree.counts.items() if numbers[State.READY] and self._may_take(s)
         )
         first = next((i for i, s in enumerate(shapes) if s > self._last_shape), 0)
         for shape in shapes[first:] + shapes[:first]:
@@ -227,13 +247,16 @@ class Packer:
     def _choose(self, shape: int, most: int, collected: Collected) -> list[tuple[Job, bytes]]:
         """The oldest READY jobs of a shape that go into one bundle."""
         after = 0
+        held: Set[int] = self._services.held() if self._services else frozenset()
         while True:
-            limit = most + len(self._not_before)
+            limit = most + len(self._not_before) + len(held)
             page = self._store.ready(shape, after, limit)
             rows = [
                 row
                 for row in page
-                if row[0].id not in self._not_before and not self._never_fits(row[0], collected)
+                if row[0].id not in self._not_before
+                and row[0].id not in held
+                and not self._never_fits(row[0], collected)
             ]
             if rows or len(page) < limit:
                 break
@@ -253,23 +276,63 @@ class Packer:
         why = self._larger_than(capacity, shape, job) or self._more_than_there_are(capacity, shape)
         if not why:
             return False
+        self._give_up(job, why, collected)
+        return True
+
+    def give_up(self, number: int, collected: Collected) -> None:
+        """The oldest READY job of a shape can never run, because what it needs beside itself takes up the room."""
+        shape = self._store.shapes[number]
+        lacking = [
+            f"{name} ({asked:g} asked for, {used:g} of {most:g} in use)"
+            for name, asked, used, most in self.lacking(number)
+        ]
+        why = (
+            f"{shape.name} cannot run beside the services that it needs: nothing else is running, and there is no room "
+            f"for it in {self.backend}: {', '.join(lacking) or 'it takes no more jobs at once'}."
+        )
+        for job, _ in self._store.ready(number, 0, 1):
+            self._give_up(job, why, collected)
+
+    def _give_up(self, job: Job, why: str, collected: Collected) -> None:
+        shape = self._store.shapes[job.shape]
         self._tree.never_fits(job)
+        self._services.failed(job.id)
         failure = Failure("resources", why, "", "", 0, 0)
         row = FailureRow(job.id, job.attempt, shape.name, failure, None, None, None, clock.wall())
         self._store.note_failure(row)
         collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self._paths.root)))
         self._store.write(self._tree.take_changes(), self._tree.counts)
-        return True
 
     def _larger_than(self, capacity: Optional[Capacity], shape: Shape, job: Job) -> str:
         """Why a job will never fit, in words: its cores or memory; "" if they do."""
         cpu = shape.cpu or self.settings.default_cpu
         memory = job.memory or self.settings.default_memory
-        if capacity is not None and memory > capacity.memory:
+        if capacity is None:
+            return ""
+        if memory > capacity.memory:
             return str(NeverFits(shape.name, "memory", memory, capacity.memory))
-        if capacity is not None and cpu > capacity.cpu:
+        if cpu > capacity.cpu:
             return str(NeverFits(shape.name, "cores", cpu, capacity.cpu))
-        return ""
+        if not self._services or self.supervised:
+            return ""  # elsewhere the services that it needs may be on other machines
+        return self._too_large_beside(capacity, self._services.beside(job), shape.name, cpu, memory)
+
+    def _too_large_beside(
+        self, capacity: Capacity, services: Sequence[int], name: str, cpu: float, memory: int
+    ) -> str:
+        """The same beside services of these shapes, as far as they are on this machine as well."""
+        here = [self.request(s) for s in services if self._takes is None or self._takes(s)]
+        left = Capacity(
+            capacity.cpu - sum(booked_cores(cores) for cores, _ in here),
+            capacity.memory - sum(m for _, m in here),
+        )
+        if memory > left.memory:
+            found = NeverFits(name, "memory", memory, left.memory)
+        elif cpu > left.cpu + 1e-6:
+            found = NeverFits(name, "cores", cpu, round(left.cpu, 3))
+        else:
+            return ""
+        return f"{found} That is what is left beside the services that it needs."
 
     def _more_than_there_are(self, capacity: Optional[Capacity], shape: Shape) -> str:
         """The same for countable things."""
@@ -300,6 +363,8 @@ class Packer:
         rows = self._choose(shape, most, collected)
         if not rows:
             return None
+        if rows[0][0].id in self._services:
+            rows = rows[:1]  # what comes after it in its bundle would wait for its end
         known = self._store.shapes[shape]
         cpu, _ = self.request(shape)
         memory = max(job.memory for job, _ in rows) or self.settings.default_memory

@@ -8,6 +8,11 @@ How. A promise is a *token* that no other has. Pickling one notes the token in `
 made; the store keeps a value as long as a stored pickle mentions its token. Unpickling one looks the token up among the
 values that came with the bundle and becomes the value itself - wherever it was nested, because the unpickler puts it
 there. ``_mentioned`` and ``_kept`` below are set by ``jobtree.serialization`` around each pickle and by nobody else.
+
+What a service promises, its address, is another one each time that it is started, and a target that was given it may
+hand it on to its children long before they run. So the address is remembered by identity (``_addresses``) while the
+target runs, and wherever that same object is in what the target leaves, the promise is stored in its place. That is
+done for values which nobody can change and which Python does not share among all who have an equal one.
 """
 
 from __future__ import annotations
@@ -84,6 +89,21 @@ class Promise(Generic[T]):
         __enter__ = __exit__ = _refuse
 
 
+class Address(Promise[T]):
+    """What the start() of a service will return, or a part of it; wherever it is handed on, it stays the promise."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restore_address, super().__reduce__()[1]
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise PromiseNotKept(
+            f"the promise of {self._name}.start() was used where that service is not up. Pass it to a child of the "
+            "target that added the service."
+        )
+
+
 TOKEN_BYTES = 16
 
 
@@ -129,6 +149,49 @@ def restore(token: bytes, path: tuple[Any, ...], name: str) -> Any:
                 f"{name}.run() returned a {type(value).__name__}, from which rv({key!r}) cannot pick: {error!r}"
             ) from None
     return value
+
+
+Id = tuple[bytes, tuple[Any, ...], str]
+
+_addresses: dict[int, tuple[Any, Id]] = {}
+"""The addresses that were given to the target that is running, by identity, and how their promises are stored."""
+
+
+def restore_address(token: bytes, path: tuple[Any, ...], name: str) -> Any:
+    """The same for what a service promises."""
+    value = restore(token, path, name)
+    if isinstance(value, Promise):
+        return Address(token, path, name)
+    if _is_ones_own(value):
+        _addresses[id(value)] = value, (token, path, name)
+    return value
+
+
+def _is_ones_own(value: Any) -> bool:
+    """Whether an object cannot be changed, and is no other one that happens to be equal."""
+    if isinstance(value, (str, bytes, tuple)):
+        return len(value) > 1
+    return type(value) is float or (type(value) is int and not -10 <= value <= 1000)
+
+
+def forget_addresses() -> None:
+    """Another target is about to be read."""
+    _addresses.clear()
+
+
+def has_addresses() -> bool:
+    """Whether the target that is running was given any."""
+    return bool(_addresses)
+
+
+def address_of(value: Any) -> Optional[Id]:
+    """How the promise is stored that has become this object; None if none has. It is mentioned then."""
+    found = _addresses.get(id(value))
+    if found is None:
+        return None
+    if _mentioned is not None:
+        _mentioned.add(found[1][0])
+    return found[1]
 
 
 def set_kept(kept: dict[bytes, Callable[[], Any]]) -> None:

@@ -15,10 +15,11 @@ _KINDS = {
         "real": "time",
     },
     "shapes": {
-        "integer": "id memory ready issued blocked failed done succeeded failures memory_max",
+        "integer": "id memory gate ready issued blocked failed done succeeded failures memory_max",
         "real": "cpu wall cpu_time wall_max",
         "text": "name",
     },
+    "services": {"integer": "job gate shape"},
     "bundles": {"integer": "id shape size offset", "real": "created", "text": "name backend"},
     "removals": {"text": "path"},
     "usage": {"integer": "shape", "real": "in_vain", "text": "measured"},

@@ -58,10 +58,11 @@ from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.progress import Progress
 from jobtree.quantities import format_duration
+from jobtree.recorded import Recorded
 from jobtree.schema import ChildRow
 from jobtree.starter import LauncherStarter
 from jobtree.store import Store
-from jobtree.target import Recorded, Target
+from jobtree.target import Target
 from jobtree.tree import Tree
 
 log: logging.Logger = logging.getLogger("jobtree")

@@ -14,13 +14,13 @@ SCHEMA = (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE shapes (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, memory INTEGER NOT NULL, cpu REAL NOT NULL,
-    countable TEXT NOT NULL,
+    countable TEXT NOT NULL, gate INTEGER NOT NULL DEFAULT 0,
     ready INTEGER NOT NULL DEFAULT 0, issued INTEGER NOT NULL DEFAULT 0, blocked INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0,
     succeeded INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
     wall REAL NOT NULL DEFAULT 0, cpu_time REAL NOT NULL DEFAULT 0,
     wall_min REAL, wall_max REAL NOT NULL DEFAULT 0, memory_max INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (name, memory, cpu, countable)
+    UNIQUE (name, memory, cpu, countable, gate)
 );
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY, parent INTEGER NOT NULL, state INTEGER NOT NULL, shape INTEGER NOT NULL,
@@ -31,6 +31,7 @@ CREATE TABLE jobs (
 CREATE INDEX ready ON jobs (shape, id) WHERE state = 0;
 CREATE INDEX held ON jobs (state, id) WHERE state > 0;
 CREATE INDEX below ON jobs (parent);
+CREATE TABLE services (job INTEGER PRIMARY KEY, gate INTEGER NOT NULL, shape INTEGER NOT NULL);
 CREATE TABLE bundles (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, backend TEXT NOT NULL, shape INTEGER NOT NULL,
     size INTEGER NOT NULL, offset INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL, host TEXT
@@ -86,13 +87,15 @@ class FailureRow(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What may share a worker. memory and cpu are 0 where the target did not say; countable as in its own module."""
+    """What may share a worker. memory and cpu are 0 where the target did not say; countable as in its own module; gate:
+    the nearest job above whose target has added services, 0 if there is none (``jobtree.services``)."""
 
     id: int
     name: str
     memory: int
     cpu: float
     countable: str = ""
+    gate: int = 0
 
 
 def memory_step(memory: int) -> int:

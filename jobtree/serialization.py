@@ -26,7 +26,8 @@ from typing import Any, Callable, Optional
 from jobtree import definitions, environment, promise
 from jobtree.errors import CannotImport, CannotPickle, ScriptChanged, TargetError
 from jobtree.frames import Packed
-from jobtree.target import Recorded, Target, class_name, describe
+from jobtree.recorded import Recorded
+from jobtree.target import Target, class_name, describe
 
 PROTOCOL = 5
 
@@ -71,6 +72,7 @@ def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
     Raises CannotImport for a module that is not found here, ScriptChanged for a name that a module no longer has,
     TargetError for what is not as it was written.
     """
+    promise.forget_addresses()
     if not values:
         return _load(payload)
     kept: dict[bytes, Callable[[], Any]] = {}
@@ -165,7 +167,7 @@ def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tupl
     try:
         try:
             if main is None:
-                return sealed(pickle.dumps(value, PROTOCOL)), tuple(mentioned)
+                return sealed(_plain(value)), tuple(mentioned)
             return _by_value(value, main), tuple(mentioned)
         except MemoryError:
             raise  # says nothing about the object
@@ -181,6 +183,19 @@ def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tupl
         promise.set_mentioned(None)
 
 
+def _plain(value: Any) -> bytes:
+    if not promise.has_addresses():
+        return pickle.dumps(value, PROTOCOL)
+    buffer = io.BytesIO()
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return promise.address_of(obj)
+
+    Pickler(buffer, PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
 def _by_value(value: Any, main: Optional[str]) -> bytes:
     import cloudpickle  # most targets never need it, and importing it takes 20 ms
 
@@ -193,6 +208,11 @@ def _by_value(value: Any, main: Optional[str]) -> bytes:
                 if name is not None:
                     return lookup, (main, name)
             return super().reducer_override(obj)
+
+        if promise.has_addresses():
+
+            def persistent_id(self, obj: Any) -> Any:
+                return promise.address_of(obj)
 
     Pickler(buffer, PROTOCOL).dump(value)
     return sealed(buffer.getvalue())
@@ -313,6 +333,9 @@ class _Unpickler(pickle.Unpickler):
             if module != definitions.NAME:  # where it is a notebook, its cells may define that name again
                 _found[(module, name)] = found
         return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        return promise.restore_address(*pid)
 
 
 def _attribute(obj: Any, name: str, *default: Any) -> Any:

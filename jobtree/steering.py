@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Callable, Optional
 
 from jobtree import clock, published, steering_requests
-from jobtree.adoption import Collected, judgement_of_limit
+from jobtree.adoption import judgement_of_limit
 from jobtree.bundles import RunningBundle
+from jobtree.collected import Collected
 from jobtree.contents import RunningJob
 from jobtree.enforcing import Enforcer
 from jobtree.explaining import Explainer
@@ -84,8 +85,8 @@ class Steering:
         """Take what has been asked for since the last call."""
         self._taken += self._requests.take()
 
-    def obey(self, collected: Collected) -> None:
-        """Do what has been asked for, inside the transaction, when all that came before is written."""
+    def obey(self, collected: Collected) -> bool:
+        """Do what has been asked for, inside the transaction, when all that came before is written. False: nothing."""
         taken, self._taken = self._taken, []
         for request in taken:
             self._answers.append((request, self._obey(request, collected)))
@@ -95,6 +96,7 @@ class Steering:
         dropped, self._obeyer.dropped = self._obeyer.dropped, set()
         if dropped:
             self._enforcer.dropped(bundle for bundle in self._bundles.values() if bundle.id in dropped)
+        return bool(taken)
 
     def answer(self) -> None:
         """After the commit: answer, and publish how far the tree is."""

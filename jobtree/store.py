@@ -10,9 +10,9 @@ What must hold
 
 The table ``jobs`` holds what is not done; a row goes when its job is DONE. ``payload`` is the target that the job is to
 run next: the current one while it is READY or ISSUED, the follow-on while it is BLOCKED. READY rows are found by shape
-through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores, memory
-and countable things; memory in steps of at most 12 %, so that a pipeline that computes its requests has dozens of
-shapes and not millions (each row keeps its exact request).
+through a partial index, the others (few) through another. A ``shape`` is what may share a worker: class, cores, memory,
+countable things and the services that are needed; memory in steps of at most 12 %, so that a pipeline that computes its
+requests has dozens of shapes and not millions (each row keeps its exact request).
 
 ``removals`` are files and directories that must go: noted in the transaction that makes them superfluous, removed after
 it, struck after that. So a crash at any moment leaves nothing behind for ever.
@@ -35,6 +35,7 @@ from jobtree.errors import StorageError
 from jobtree.events import Below, Changes, Job, State
 from jobtree.records import Records, ShapeStats, TargetRow, WorkerRow
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, memory_step
+from jobtree.service_rows import ServiceRows
 from jobtree.shown import storable
 from jobtree.values import RESULT, Returned, Values
 
@@ -109,15 +110,16 @@ class Store:
                 execute("INSERT INTO meta VALUES ('generation', 0), ('next_bundle', 1)")
                 execute("COMMIT")
             self.values: Values = Values(self._connection)
+            self.services: ServiceRows = ServiceRows(self._connection, self._translated)
             self._dropped: list[str] = []
-            self._shapes: dict[tuple[str, int, float, str], int] = {}
+            self._shapes: dict[tuple[str, int, float, str, int], int] = {}
             self.shapes: dict[int, Shape] = {}
             self._records = Records(self._connection)
             self.stats: dict[int, ShapeStats] = self._records.stats
             self.generation: int = 0
             self._carried_commits = 0
             self._carried_changes = 0
-            for row in execute("SELECT id, name, memory, cpu, countable FROM shapes"):
+            for row in execute("SELECT id, name, memory, cpu, countable, gate FROM shapes"):
                 self._know_shape(Shape(*row))
 
     # -- transactions ------------------------------------------------------------------------------------------
@@ -278,14 +280,16 @@ class Store:
 
     # -- what a turn writes ------------------------------------------------------------------------------------
 
-    def shape(self, name: str, memory: Optional[int], cpu: Optional[float], countable: str = "") -> int:
+    def shape(
+        self, name: str, memory: Optional[int], cpu: Optional[float], countable: str = "", gate: int = 0
+    ) -> int:
         """The number of the shape of a request, made if it is new."""
-        key = (storable(name), memory_step(memory or 0), cpu or 0.0, countable)
+        key = (storable(name), memory_step(memory or 0), cpu or 0.0, countable, gate)
         number = self._shapes.get(key)
         if number is None:
             with self._translated:
                 cursor = self._connection.execute(
-                    "INSERT INTO shapes (name, memory, cpu, countable) VALUES (?, ?, ?, ?)", key
+                    "INSERT INTO shapes (name, memory, cpu, countable, gate) VALUES (?, ?, ?, ?, ?)", key
                 )
             number = int(cursor.lastrowid or 0)
             self._know_shape(Shape(number, *key))
@@ -455,7 +459,7 @@ class Store:
             self._connection.executemany("DELETE FROM removals WHERE id = ?", [(row,) for row in rows])
 
     def _know_shape(self, shape: Shape) -> None:
-        self._shapes[(shape.name, shape.memory, shape.cpu, shape.countable)] = shape.id
+        self._shapes[(shape.name, shape.memory, shape.cpu, shape.countable, shape.gate)] = shape.id
         self.shapes[shape.id] = shape
 
 

@@ -112,6 +112,22 @@ class Target:
         children.append(target)
         return target
 
+    def addService(self, service: T) -> T:
+        """Add a service: it is up before the first child starts, until the last child and all below are done.
+
+        service: an object of a subclass of jobtree.Service, whose rv() promises what its start() returns; that is for
+        children, and what grows from them, not for the follow-on. Without a child it is not started. Returns it.
+        """
+        state = _state_of(self, "addService")
+        if not is_service(service):
+            raise TargetError(
+                f"addService() takes an instance of jobtree.Service and was given {service!r}. What has a run() of its "
+                "own is a child: addChildTarget()."
+            )
+        _state_of(service, "addService")
+        state.setdefault("_jobtree_services", []).append(service)
+        return service
+
     def setFollowOnTarget(self, target: T) -> T:
         """Set the follow-on: it starts when all children, and all that they led to, are done. Returns it.
 
@@ -245,7 +261,7 @@ class Target:
 
     def getLocalTempDir(self) -> str:
         """A directory on this machine: empty when the target starts, removed when it has ended, however it ends."""
-        return _surroundings_of(self, "getLocalTempDir").local_temp_dir()
+        return surroundings_of(self, "getLocalTempDir").local_temp_dir()
 
     def getGlobalTempDir(self) -> str:
         """The chain's directory: the same for a founder and its follow-ons, readable by everything below.
@@ -253,18 +269,18 @@ class Target:
         It goes when the last follow-on and all that it led to are done. What is in it when run() returns is made
         durable before the target counts as done (--durable).
         """
-        return _surroundings_of(self, "getGlobalTempDir").global_temp_dir()
+        return surroundings_of(self, "getGlobalTempDir").global_temp_dir()
 
     def logToMaster(self, message: object) -> None:
         """Have the master write a line to its log, once, also if this target fails later."""
-        _surroundings_of(self, "logToMaster").log_to_master(str(message))
+        surroundings_of(self, "logToMaster").log_to_master(str(message))
 
     def reportProgress(self, fraction: Optional[float], words: object = "") -> None:
         """Tell how far this run() is, from 0 to 1 (None: not known), and what it is at.
 
         jobTreeStatus --running shows it. Call it as often as you like: some is left out of what comes too fast to read.
         """
-        _surroundings_of(self, "reportProgress").report_progress(fraction, str(words))
+        surroundings_of(self, "reportProgress").report_progress(fraction, str(words))
 
     def getMemory(self) -> Optional[int]:
         """Bytes of memory that this target may use; before it runs: what was asked for, or None."""
@@ -362,58 +378,6 @@ class CommandTarget(Target):
             raise TargetError(f"the command ended with {how}: {self._jobtree_command}")
 
 
-class Recorded:
-    """What a target has recorded, for the code that stores it; users have no need of it."""
-
-    __slots__ = ("children", "countable", "cpu", "follow_on", "memory", "time", "token")
-
-    def __init__(self, target: Target) -> None:
-        state = target.__dict__
-        self.time: Optional[float]
-        self.memory: Optional[int]
-        self.cpu: Optional[float]
-        self.time, self.memory, self.cpu = state["_jobtree"][:3]
-        self.countable: str = "".join(state["_jobtree"][3:])
-        self.token: Optional[bytes] = state.get("_jobtree_token")
-        left: Optional[_Left] = state.get("_jobtree_left")
-        self.children: list[Target] = left.children if left else state.get("_jobtree_children", [])
-        self.follow_on: Optional[Target] = left.follow_on if left else state.get("_jobtree_follow_on")
-
-
-class _Left:
-    """What a target has left when its run() is over. It is not stored where the target is an attribute of another one.
-
-    Children often hold their parent. Were its other children stored with it, in each of them, the cost of a target
-    with n children would grow with the square of n.
-    """
-
-    __slots__ = ("children", "follow_on")
-
-    def __init__(self, children: list[Target], follow_on: Optional[Target]) -> None:
-        self.children = children
-        self.follow_on = follow_on
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _nothing, ()
-
-
-def _nothing() -> None:
-    """What is in a stored target in place of what it had left."""
-
-
-def set_surroundings(target: Target, surroundings: Optional[Surroundings]) -> None:
-    """Give a target the worker's services for the time of its run(); None: the run is over.
-
-    From then on what it has recorded is its outcome and no longer a part of it: see ``_Left``.
-    """
-    state = target.__dict__
-    if surroundings is not None:
-        state["_jobtree_surroundings"] = surroundings
-        return
-    state.pop("_jobtree_surroundings", None)
-    state["_jobtree_left"] = _Left(state.pop("_jobtree_children", []), state.pop("_jobtree_follow_on", None))
-
-
 def _state_of(target: Target, method: str) -> dict[str, Any]:
     """Where a target keeps what is ours. Raises TargetNotInitialised if the base class's __init__ was not called."""
     state = target.__dict__
@@ -422,7 +386,7 @@ def _state_of(target: Target, method: str) -> dict[str, Any]:
     return state
 
 
-def _surroundings_of(target: Target, method: str) -> Surroundings:
+def surroundings_of(target: Target, method: str) -> Surroundings:
     around: Optional[Surroundings] = _state_of(target, method).get("_jobtree_surroundings")
     if around is None:
         raise NotRunning(f"{describe(target)}.{method}() works only while its run() is running, in a worker.")
@@ -434,6 +398,10 @@ def _surroundings_of(target: Target, method: str) -> Surroundings:
 
 def check_target(target: object, method: str) -> None:
     """Raise TargetError unless this is an instance of Target whose __init__ was called."""
+    if is_service(target) and method != "run":
+        raise TargetError(
+            f"{method}() was given the service {type(target).__qualname__}; services are for addService()."
+        )
     if not isinstance(target, Target):
         hint = ""
         if isinstance(target, type) and issubclass(target, Target):
@@ -442,6 +410,11 @@ def check_target(target: object, method: str) -> None:
             hint = " For a function there are addChildFn, setFollowOnFn and makeTargetFn."
         raise TargetError(f"{method}() takes an instance of Target and was given {target!r}.{hint}")
     _state_of(target, method)
+
+
+def is_service(target: object) -> bool:
+    """Whether it is an object of jobtree.Service."""
+    return isinstance(target, Target) and getattr(type(target), "_jobtree_is_service", False)
 
 
 def class_name(target: Target) -> str:

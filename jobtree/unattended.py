@@ -11,7 +11,7 @@ import contextlib
 from typing import Any
 
 from jobtree import files, restoring, soundness
-from jobtree.adoption import Collected, tell
+from jobtree.collected import Collected, tell
 from jobtree.errors import DamagedFile, NotAJobTree, UsageError
 from jobtree.lock import TreeLock
 from jobtree.obeying import Obeyer

@@ -22,7 +22,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-PICTURES = {"read_mapping": "mapped/coverage.png", "sweep": "sweep.png"}
+PICTURES = {"read_mapping": "mapped/coverage.png", "service": "", "sweep": "sweep.png"}
+"""The pages, and the picture that each one's commands draw, if they draw one."""
+
 _TRANSCRIPT = re.compile(
     r"(<!-- run(?:: kill the first after (\d+) jobs)? -->\n```\n).*?(```\n<!-- end of run -->)", re.DOTALL
 )
@@ -36,7 +38,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             page = HERE / f"{name}.md"
             page.write_text(made_again(page.read_text(encoding="utf-8"), Path(directory)), encoding="utf-8")
-            shutil.copyfile(Path(directory) / PICTURES[name], HERE / f"{name}.png")
+            if PICTURES[name]:
+                shutil.copyfile(Path(directory) / PICTURES[name], HERE / f"{name}.png")
 
 
 def made_again(text: str, directory: Path) -> str:

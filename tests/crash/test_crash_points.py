@@ -134,7 +134,7 @@ class World:
         if turn % 50 == 1:
             check_rows(self.paths)
         self.clock.advance(self.batch.timeouts[-1])
-        self.pipeline.step()
+        self.pipeline.step(idle=True)
 
     def crash(self, chance: random.Random) -> None:
         """The master is gone; its workers take up to three steps more before they are too."""
@@ -267,9 +267,12 @@ def test_the_scenario_has_all_that_can_go_wrong(make_world: Callable[..., World]
     world = make_world()
     _, points = undisturbed(world, told)
 
+    assert world.pipeline.runs["s"] > world.pipeline.plans["s"].dies, (
+        "a service has died and was started again"
+    )
     assert {name.split()[1] for name in points} >= {
         "begin", "commit", "raise_generation", "write_new", "replace_durably", "remove", "write_byte", "make_durable",
-        "remove_global", "issue", "tell",
+        "remove_global", "issue", "cancel", "tell",
     }  # fmt: skip
 
 
@@ -281,6 +284,7 @@ def report(capsys: pytest.CaptureFixture[str], text: str, wrong: list[str]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_run_that_is_stopped_anywhere_ends_as_if_nothing_had_happened(
     make_world: Callable[..., World], told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,6 +304,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_run_that_is_stopped_again_while_it_recovers_ends_as_if_nothing_had_happened(
     make_world: Callable[..., World], told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:

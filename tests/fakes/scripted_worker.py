@@ -150,6 +150,7 @@ class ScriptedWorker:
         go_on: bool = False,
         wall: float = 0.01,
         chunk: int = 1000,
+        services: Sequence[Packed] = (),
     ) -> Optional[BundleJob]:
         """The target ended well. go_on: straight on to its only child or its follow-on if that is allowed now.
 
@@ -157,7 +158,8 @@ class ScriptedWorker:
         """
         job = self._current()
         kept = None if value is None else self.keep(value)
-        ids = self.write_children(children, chunk)
+        ids = self.write_children(services, chunk, frames.SERVICES)
+        ids += self.write_children(children, chunk)
         stored = None if follow_on is None else tuple(follow_on)
         next_job = self._next_job(children, ids, follow_on) if go_on else None
         goes_on = None if next_job is None else next_job.id if children else 0
@@ -198,7 +200,9 @@ class ScriptedWorker:
         self.values[value.token] = path
         return value.token, None, path, value.mentions
 
-    def write_children(self, children: Sequence[Packed], chunk: int = 1000) -> list[int]:
+    def write_children(
+        self, children: Sequence[Packed], chunk: int = 1000, kind: str = frames.CHILDREN
+    ) -> list[int]:
         """The frames of children, so many in each; all but the last reach the file. Returns the children's ids."""
         job = self._current()
         ids = []
@@ -211,10 +215,21 @@ class ScriptedWorker:
             for packed in some:
                 shape = shapes.setdefault((packed.name, packed.cpu, packed.countable), len(shapes))
                 rows.append((shape, packed.memory or 0, packed.time or 0.0, packed.payload, packed.mentions))
-            self.write(frames.CHILDREN, job.id, job.attempt, self._next_n, list(shapes), rows)
+            self.write(kind, job.id, job.attempt, self._next_n, list(shapes), rows)
             ids += [job_id(self.bundle, self._next_n + index) for index in range(len(some))]
             self._next_n += len(some)
         return ids
+
+    def serve(self, value: Value) -> None:
+        """The target is a service, and is up."""
+        self.values[value.token] = value.data
+        self._write_of_job(frames.SERVES, value.token, value.data)
+        self.flush()
+
+    def well(self) -> None:
+        """The service is well."""
+        self._write_of_job(frames.WELL)
+        self.flush()
 
     def fail(self, message: str = "ValueError: no", kind: str = "exception", wall: float = 0.01) -> None:
         """The target raised something."""

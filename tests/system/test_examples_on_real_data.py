@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import os
+import re
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.requirements import missing, require
 from tests.system.legacy_script import CHECKOUT
 from tests.system.pipelines import Pipeline, variables, wait_until
+from tests.system.waiting import Running, gone
 
 DATA = Path("/usr/share/doc/bowtie2/examples")
 
@@ -166,3 +171,55 @@ def test_read_mapping_says_what_a_sample_looks_like(mapping: Pipeline) -> None:
 
     assert ran.status == 2
     assert "pairs:reads_1.fq: not NAME=READS" in ran.err
+
+
+def redis_server_below(master: int) -> list[int]:
+    """The redis-server that runs below a master: its pid, or none."""
+    return [
+        process.pid
+        for process in psutil.Process(master).children(recursive=True)
+        if process.name() == "redis-server"
+    ]
+
+
+@pytest.mark.parametrize("victim", ["nobody", "server", "master"])
+def test_service(tmp_path: Path, victim: str) -> None:
+    """A real redis-server is killed while one text is being counted and the others are; that one is a pipe, which
+    nobody can read before we write."""
+    require("redis-server")
+    texts = ["to be or not to be", "not a word, not a sound", "be that as it may"]
+    paths = [tmp_path / f"{number}.txt" for number in range(len(texts))]
+    for path, text in zip(paths[:-1], texts):
+        path.write_text(text)
+    os.mkfifo(paths[-1])
+    pipeline = Pipeline(tmp_path, name=str(CHECKOUT / "examples" / "service.py"))
+    command = pipeline.command(*map(str, paths))
+    master = Running(tmp_path, command, 1)
+
+    def is_being_counted() -> bool:
+        told = pipeline.program("jobTreeStatus", "--json", str(pipeline.tree))
+        done = json.loads(told.out)["counts"]["done"] if told.status == 0 else 0
+        return bool(done >= len(texts) - 1 and redis_server_below(master.pid))
+
+    wait_until(is_being_counted, "all texts but one")
+    (server,) = redis_server_below(master.pid)
+    if victim == "server":
+        os.kill(server, signal.SIGKILL)
+    elif victim == "master":
+        master.send(signal.SIGKILL)
+        master.ended()
+        assert gone([server])
+        master = Running(tmp_path, command, 2)
+    if victim != "nobody":
+        wait_until(lambda: redis_server_below(master.pid) not in ([], [server]), "another redis-server")
+    with open(paths[-1], "w") as pipe:  # waits until somebody reads
+        pipe.write(texts[-1])
+    ran = master.ended()
+
+    ran.succeeded()
+    counted = {line.split()[1]: int(line.split()[0]) for line in ran.out.splitlines()}
+    expected = Counter(re.findall("[a-z]+", " ".join(texts)))
+    assert sorted(counted.values()) == sorted(dict(expected.most_common(10)).values())
+    assert all(expected[word] == number for word, number in counted.items())
+    assert pipeline.leftovers() == []
+    assert gone([server])

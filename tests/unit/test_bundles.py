@@ -81,7 +81,7 @@ def adopt(bundle: RunningBundle) -> Iterator[tuple[Any, list[ChildRow]]]:
         else:
             yield (
                 frame.body,
-                list(bundle.take_children(shape_of)) if frame.body[0] == frames.SUCCEEDED else [],
+                list(bundle.take_children(shape_of, shape_of)) if frame.body[0] == frames.SUCCEEDED else [],
             )
 
 
@@ -284,7 +284,7 @@ def test_many_children_are_not_held_in_memory(outcome: Path) -> None:
 def test_outcome_without_children_has_none(outcome: Path) -> None:
     bundle = running(outcome)
 
-    assert list(bundle.take_children(shape_of)) == []
+    assert list(bundle.take_children(shape_of, shape_of)) == []
     assert bundle.safe_offset == 0
 
 

@@ -46,7 +46,8 @@ def test_page_is_made(page: Path, make: ModuleType) -> None:
     text = page.read_text(encoding="utf-8")
 
     assert page.stem in make.PICTURES
-    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert f"({page.stem}.png)" in text
+    if make.PICTURES[page.stem]:
+        assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        assert f"({page.stem}.png)" in text
     assert f"../../examples/{page.stem}.py" in text
     assert "Complete: " in text, "its commands have not been run: make pages"

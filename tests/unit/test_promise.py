@@ -17,7 +17,8 @@ import pytest
 from jobtree import serialization
 from jobtree.errors import PromiseNotKept, TargetError
 from jobtree.promise import Promise
-from jobtree.target import Recorded, Target
+from jobtree.recorded import Recorded
+from jobtree.target import Target
 from tests.unit.targets_in_a_module import Box, Data, Plain
 
 

@@ -12,7 +12,8 @@ from jobtree import attempt, bundles, clock, files, frames, serialization, workp
 from jobtree.attempt import Attempt
 from jobtree.frames import BundleHeader, BundleJob
 from jobtree.paths import TreePaths
-from jobtree.target import Recorded, Target
+from jobtree.recorded import Recorded
+from jobtree.target import Target
 from jobtree.usage import Usage
 from jobtree.workplace import Workplace
 from tests.fakes.scripted_worker import ScriptedWorker, Value

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from jobtree import serialization
-from jobtree.target import FunctionTarget, Recorded, Target, check_target
+from jobtree.recorded import Recorded
+from jobtree.target import FunctionTarget, Target, check_target
 from tests.unit.targets_in_a_module import (
     Box,
     Colour,
@@ -129,8 +130,8 @@ def test_target_that_stores_itself_may_have_children_that_hold_it(cls: Any) -> N
 
     (child,) = Recorded(through(target)).children
 
-    assert child.values[0].path == "path"  # type: ignore[attr-defined]
-    assert Recorded(child.values[0]).children[0] is child  # type: ignore[attr-defined]
+    assert child.values[0].path == "path"
+    assert Recorded(child.values[0]).children[0] is child
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through])
@@ -170,8 +171,8 @@ def test_children_added_before_a_target_runs_come_back_with_it() -> None:
 
     recorded = Recorded(through(child))
 
-    assert [c.values for c in recorded.children] == [("grandchild",)]  # type: ignore[attr-defined]
-    assert [c.values for c in Recorded(recorded.children[0]).children] == [("below",)]  # type: ignore[attr-defined]
+    assert [c.values for c in recorded.children] == [("grandchild",)]
+    assert [c.values for c in Recorded(recorded.children[0]).children] == [("below",)]
     assert recorded.follow_on is not None
 
 

@@ -14,16 +14,15 @@ import pytest
 from jobtree import legacy
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
 from jobtree.promise import Promise
-from jobtree.target import (
+from jobtree.recorded import Recorded, set_surroundings
+from jobtree.target import (  # fmt: skip
     CommandTarget,
     FunctionTarget,
-    Recorded,
     Target,
     check_target,
     class_name,
     describe,
-    set_surroundings,
-)  # fmt: skip
+)
 from tests.unit.targets_in_a_module import Data, Forgetful, Outer, Plain, WithoutInit, add, give_target
 
 
