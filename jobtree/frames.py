@@ -36,7 +36,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
-VERSION = 4
+VERSION = 5
 
 HEADER = struct.Struct("<II")
 MAX_BODY = 1 << 31

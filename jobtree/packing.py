@@ -290,7 +290,8 @@ class Packer:
             f"{shape.name} cannot run beside the services that it needs: nothing else is running, and there is no room "
             f"for it in {self.backend}: {', '.join(lacking) or 'it takes no more jobs at once'}."
         )
-        for job, _ in self._store.ready(number, 0, 1):
+        held = self._services.held()
+        for job in [job for job, _ in self._store.ready(number, 0, 1 + len(held)) if job.id not in held][:1]:
             self._give_up(job, why, collected)
 
     def _give_up(self, job: Job, why: str, collected: Collected) -> None:

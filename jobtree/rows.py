@@ -57,6 +57,11 @@ WRONG = {
             != (coalesce(r, 0), coalesce(i, 0), coalesce(b, 0), coalesce(f, 0)) OR done < 0""",
     "a job of a shape that there is not": """
         SELECT shape, min(id) FROM jobs WHERE shape NOT IN (SELECT id FROM shapes) GROUP BY shape""",
+    "a service that is no child of the target that added it": """
+        SELECT job, gate, parent FROM services JOIN jobs ON jobs.id = job WHERE parent != gate""",
+    "a job below a target with services that is not there": """
+        SELECT id, name, gate FROM shapes WHERE gate AND ready + issued + blocked + failed
+            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = gate AND state = 2)""",
     "a job waits for another number of children than there are": """
         SELECT jobs.id, pending, n FROM jobs LEFT JOIN (
             SELECT parent, count(*) AS n FROM jobs GROUP BY parent) AS below ON below.parent = jobs.id
