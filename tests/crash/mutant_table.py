@@ -31,6 +31,8 @@ LOST_RARELY = "points --only power --match lost --sample 400"
 POWER = "points --only power --sample 60"
 NFS = "tests/crash/test_nfs_client.py"
 PUBLISHED = "tests/unit/test_published.py"
+OBEYING = "tests/unit/test_obeying.py"
+REQUESTS = "tests/unit/test_requests.py"
 DEATH = "points --only death --sample 60"
 WORKER = "points --only worker --sample 120"
 
@@ -135,7 +137,7 @@ MUTANTS = (
     Mutant("jobtree/worker.py", "_run_job", "place.outcome.flush()", "pass",
            "a target runs before its started frame is written: its death cannot be told from one before it",
            (WORKER_RULES, WORKER)),
-    Mutant("jobtree/master.py", "Master._recall_late", "self._adopter.read(bundle)", "pass",
+    Mutant("jobtree/master.py", "Master._recall", "self._adopter.read(bundle)", "pass",
            "the master takes back what the worker said it has started", (WINDOWS,)),
     Mutant("jobtree/master.py", "Master.recover", "bundles.claim(self._paths, row.id)", "pass",
            "a bundle of an earlier master can still be started", (WINDOWS,)),
@@ -172,6 +174,21 @@ MUTANTS = (
            "what an earlier master has told is taken for news", (PUBLISHED,)),
     Mutant("jobtree/leases.py", "Leases._notice_sleep", "if gap > watch.lease / 2:", "if False:",
            "time in which the master slept is taken for a worker's silence", ("tests/unit/test_leases.py",)),
+    # -- what is asked of a run
+    Mutant("jobtree/obeying.py", "Obeyer.obey", "if before is not None:", "if False:",
+           "what was obeyed and not answered is obeyed once more", (OBEYING,)),
+    Mutant("jobtree/steering.py", "Steering._kill_job", "if attempt is not None and bundle.current[1] != attempt:",
+           "if False:", "another attempt is killed than the one that was meant", (OBEYING,)),
+    Mutant("jobtree/enforcing.py", "Enforcer._unwanted",
+           'return Judgement(Verdict.LOSS, "forgotten", "its job is not wanted any more")', "return None",
+           "what was forgotten runs on", (OBEYING,)),
+    Mutant("jobtree/requests.py", "Requests.discard",
+           "if not answered or not _holds_something(os.path.join(self._directory, name)):", "if True:",
+           "what a master has done and answered, and then died, is taken for not done", (REQUESTS,)),
+    Mutant("jobtree/requests.py", "Requests.answer", "return False", "pass",
+           "a request that cannot be removed is obeyed again and again", (REQUESTS,)),
+    Mutant("jobtree/adoption.py", "Adopter.read", "if (bundle.current, bundle.finished) != target:", "if True:",
+           "a target that tells how far it is keeps those behind it waiting", ("tests/unit/test_silence.py",)),
     # -- somebody else, and what a target's own code does
     Mutant("jobtree/treedir.py", "check", "check_way(root)", "pass",
            "a tree behind a planted link is taken", ("tests/unit/test_treedir.py",)),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.monitoring import serving
 from tests.system.pipelines import wait_until
 from tests.system.waiting import PAUSE, Bench
 
@@ -67,6 +68,10 @@ def test_progress_and_silence_are_shown_while_it_runs(bench: Bench) -> None:
     why = bench.run("jobTreeStatus", "tree", "--why", "0-1").out
     assert "It has told how far it is: 25 %, aligning \\x1b[31m chr3." in why
     assert "longer than --hungAfter: it may hang. To end it: jobTreeRun --killJob." in why
+
+    with serving(bench.directory / "home", bench.directory / "tree") as monitor:
+        (told,) = monitor.told("/1/running")
+        assert (told["fraction"], told["words"], told["hung"]) == (0.25, "aligning \x1b[31m chr3", True)
 
     bench.gate.let_through(1)
     bench.gate.arrival()
