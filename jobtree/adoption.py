@@ -73,7 +73,7 @@ class Adopter:
         self._refusals = Refusals()
         self._warned: dict[str, int] = {}
         self._host = socket.gethostname()
-        self.recorder = Recorder(tree, store, self._host, detailed)
+        self.recorder: Recorder = Recorder(tree, store, self._host, detailed)
 
     def take(self) -> tuple[Changes, Collected]:
         """Hand over what has come together."""

@@ -188,10 +188,13 @@ class Work:
 
     def __init__(self) -> None:
         self.first: Optional[float] = None
-        self.began = self.last = 0.0
-        self.busy = self.cpu = 0.0
-        self.memory = 0
-        self.targets = self.failures = 0
+        self.began: float = 0.0
+        self.last: float = 0.0
+        self.busy: float = 0.0
+        self.cpu: float = 0.0
+        self.memory: int = 0
+        self.targets: int = 0
+        self.failures: int = 0
 
     def note(self, body: Any) -> None:
         """A frame of the worker's."""
@@ -229,10 +232,10 @@ class Said:
     __slots__ = ("hung", "moment", "printed", "report")
 
     def __init__(self, printed: int) -> None:
-        self.moment = 0.0
-        self.printed = printed
+        self.moment: float = 0.0
+        self.printed: int = printed
         self.report: Optional[Report] = None
-        self.hung = False
+        self.hung: bool = False
 
 
 class RunningBundle:
@@ -280,7 +283,7 @@ class RunningBundle:
         self.orphaned: bool = False
         self.host: str = ""
         self.end: Optional[End] = None
-        self.work = Work()
+        self.work: Work = Work()
         self.said: Optional[Said] = None
 
     def note_said(self, id: int, attempt: int, now: float, report: Optional[Report] = None) -> None:

@@ -17,7 +17,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 PRECISION = 1 / 32
 """By so much of itself a quantile may be off."""
@@ -42,17 +42,17 @@ class Distribution:
         most: float = 0.0,
         buckets: Optional[Mapping[int, int]] = None,
     ) -> None:
-        self.count = count
-        self.total = total
+        self.count: int = count
+        self.total: float = total
         self.least = least
-        self.most = most
+        self.most: float = most
         self.buckets: Counter[int] = Counter(buckets)
         self.true_median: Optional[float] = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Distribution) and self.to_json() == other.to_json()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"Distribution({self.count} numbers, {self.least!r} to {self.most!r}, {self.total!r} in all)"

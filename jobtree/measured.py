@@ -9,7 +9,7 @@ memory   the largest resident set, in bytes
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from jobtree.distributions import Distribution
 
@@ -29,17 +29,17 @@ class Measured:
     __slots__ = (*CATEGORIES, "cores_most", "inexact")
 
     def __init__(self) -> None:
-        self.time = Distribution()
-        self.clock = Distribution()
-        self.wait = Distribution()
-        self.memory = Distribution()
-        self.cores_most = 0.0
-        self.inexact = 0
+        self.time: Distribution = Distribution()
+        self.clock: Distribution = Distribution()
+        self.wait: Distribution = Distribution()
+        self.memory: Distribution = Distribution()
+        self.cores_most: float = 0.0
+        self.inexact: int = 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Measured) and self.to_json() == other.to_json()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     @property
     def count(self) -> int:

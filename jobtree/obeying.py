@@ -53,7 +53,7 @@ class Obeyer:
         change: Callable[[Settings], str],
         not_before: dict[int, float],
     ) -> None:
-        self.settings = settings
+        self.settings: Settings = settings
         self.paused: Optional[str] = store.get(_PAUSED) or None
         self.dropped: set[int] = set()
         self._paths = paths

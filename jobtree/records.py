@@ -95,9 +95,9 @@ class ShapeStats:
     __slots__ = ("failures", "in_vain", "measured", "_new")
 
     def __init__(self, failures: int = 0, in_vain: float = 0.0, measured: Optional[Measured] = None) -> None:
-        self.failures = failures
-        self.in_vain = in_vain
-        self.measured = Measured() if measured is None else measured
+        self.failures: int = failures
+        self.in_vain: float = in_vain
+        self.measured: Measured = Measured() if measured is None else measured
         self._new: list[Any] = []
 
     def add(self, measures: Sequence[Any]) -> None:
@@ -170,7 +170,7 @@ class Records:
         execute = connection.execute
         failures = dict(execute("SELECT id, failures FROM shapes"))
         found = {row[0]: row[1:] for row in execute("SELECT shape, in_vain, measured FROM usage")}
-        self.stats = {
+        self.stats: dict[int, ShapeStats] = {
             shape: ShapeStats(number, *_usage_of(*found.get(shape, (0.0, None))))
             for shape, number in failures.items()
         }

@@ -27,7 +27,7 @@ from jobtree.errors import UsageError
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 _DIRECTORY, _FILE = 0o750, 0o640
 _MOST_REMEMBERED = 10_000

@@ -21,7 +21,7 @@ from jobtree.quantities import format_duration
 from jobtree.shown import one_line
 from jobtree.store import Store
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 
 class Silence:

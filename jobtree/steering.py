@@ -32,7 +32,7 @@ from jobtree.shown import one_line
 from jobtree.store import Store
 from jobtree.version import VERSION
 
-log = logging.getLogger("jobtree")
+log: logging.Logger = logging.getLogger("jobtree")
 
 KILL = "kill"
 """The kind of a request to stop the run."""
