@@ -40,9 +40,7 @@ class GridEngineContract(BatchSystemContract, SchedulerContract):
         with tempfile.TemporaryDirectory(prefix="grid-engine-") as name:
             monkeypatch.setenv(DIRECTORY, name)
             yield
-            # After a restart of the qmaster it hears of ends only after a minute, or ten.
-            if grid_engine_server.run("qstat"):
-                grid_engine_server.run("qdel", "-f", "-u", "root")
+            grid_engine_server.forget_jobs()
 
     def setup(self) -> Setup:
         return Setup("conformance", os.environ[DIRECTORY], self.options())

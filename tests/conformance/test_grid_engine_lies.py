@@ -193,8 +193,7 @@ def test_ends_that_are_held_back_are_heard_of_from_the_node(
     finally:
         server.daemons.stop("execd")
         server.start_execution()
-        if server.run("qstat"):
-            server.run("qdel", "-f", "-u", "root")
+        server.forget_jobs()
 
 
 def test_a_daemon_of_a_node_that_is_killed_changes_nothing(

@@ -135,6 +135,11 @@ class GridEngineServer:
         self.run("qmod", "-c", QUEUE)  # the error state
         self.run("qmod", "-e", QUEUE)  # enabled
 
+    def forget_jobs(self) -> None:
+        """Remove all jobs, also those of whose end it has not heard: after a restart of the qmaster, for minutes."""
+        # It fails where there is none, or the last one has ended meanwhile.
+        self._answers("qdel", "-f", "-u", "*")
+
     def stop(self) -> None:
         """End all jobs and all daemons."""
         if self.daemons.is_running("qmaster") and self.daemons.is_running("execd"):
