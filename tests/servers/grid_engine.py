@@ -131,7 +131,7 @@ class GridEngineServer:
 
     def clear(self) -> None:
         """Let nothing be left of earlier tests: no job, and a queue that takes jobs."""
-        self._end_jobs(seconds=60)
+        self._end_jobs(seconds=30)
         self.run("qmod", "-c", QUEUE)  # the error state
         self.run("qmod", "-e", QUEUE)  # enabled
 
@@ -204,9 +204,14 @@ class GridEngineServer:
         return len(words) == 5 and words[4] == self.env["SGE_ARCH"]
 
     def _end_jobs(self, seconds: float) -> None:
-        if self.run("qstat", "-u", "*"):
-            self._answers("qdel", "-u", "*")  # fails where the last job has ended meanwhile
+        if not self.run("qstat", "-u", "*"):
+            return
+        self._answers("qdel", "-u", "*")  # fails where the last job has ended meanwhile
+        try:
             wait_until(lambda: not self.run("qstat", "-u", "*"), "the end of all jobs", seconds=seconds)
+        except ServerError:
+            self.forget_jobs()
+            wait_until(lambda: not self.run("qstat", "-u", "*"), "an empty queue")
 
     # -- what is there before the first start ------------------------------------------------------------------
 
