@@ -49,7 +49,7 @@ from batchsystems.ssh_hosts import Hosts
 from batchsystems.ssh_jobs import Job, Jobs, end_of
 from batchsystems.ssh_link import Link
 from batchsystems.ssh_options import OPTIONS
-from batchsystems.ssh_placement import GPUS, Booked, Need, Placement, capacity, why_never
+from batchsystems.ssh_placement import GPUS, Booked, Need, Placement, capacity, why_never, why_waiting
 
 log = logging.getLogger("jobtree.ssh")
 
@@ -257,6 +257,13 @@ class Ssh(AbstractBatchSystem):
     def counts(self, name: str) -> bool:
         """What the hosts file limits."""
         return any(name in line.limits for line in self._hosts.lines.values())
+
+    def why_waiting(self, name: str) -> str:
+        """What it asks for, and what hosts there are."""
+        job = self._jobs.known.get(name)
+        if job is None or job.link is not None:
+            return ""
+        return why_waiting(job.need, {link.name: link.place for link in self._hosts.all()})
 
     def queue_room(self) -> int:
         """So that as many wait as there are cores."""

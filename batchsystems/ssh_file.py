@@ -17,10 +17,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batchsystems.abstract import BatchSystemError
+from batchsystems.abstract import BatchSystemError, human_bytes
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_LEAST_MEMORY = 1 << 20  # less is a unit that was forgotten
 _KEYS = "cores=, memory=, python=, tmp=, limit.NAME=, drain"
 
 
@@ -102,7 +103,10 @@ def _memory(text: str) -> int:
     match = _MEMORY.fullmatch(text)
     if match is None or float(match[1]) == 0:
         raise ValueError(f"memory={text}; expected a size such as 32G or 512M")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = int(float(match[1]) * _UNITS[match[2].lower()])
+    if size < _LEAST_MEMORY:
+        raise ValueError(f"memory={text} is {human_bytes(size)}; expected a size such as {text}G or 512M")
+    return size
 
 
 def _whole(key: str, text: str) -> int:

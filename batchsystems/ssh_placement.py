@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from batchsystems.abstract import Capacity, NeverFits, Resources
+from batchsystems.abstract import Capacity, NeverFits, Resources, human_bytes
 from batchsystems.ssh_file import HostLine
 
 OVERTAKES = 50
@@ -111,6 +111,24 @@ def why_never(name: str, need: Need, lines: Sequence[HostLine]) -> Optional[Neve
         if number > had:
             return NeverFits(name, thing, number, had)
     return NeverFits(name, "cores", need.cpu / 1000, most.cpu)
+
+
+def why_waiting(need: Need, hosts: Mapping[str, Place]) -> str:
+    """Why a job has not started on any of these hosts, by name, in words."""
+    asked = f"it asks for {_amount(need.cpu, need.memory)}"
+    able = [name for name, place in hosts.items() if place.open and place.can_hold(need)]
+    if able:
+        return f"{asked}, and waits for room on {', '.join(able)}"
+    told = []
+    for name, place in hosts.items():
+        has = f"{name} has {_amount(place.line.cores, place.line.memory)}"
+        drained = ", and gets nothing new (drain)" if place.line.drain else ""
+        told.append(has + drained if place.open else f"{has}, and cannot be reached")
+    return f"{asked}, and no host that can be reached is large enough: {'; '.join(told) or 'there is none'}"
+
+
+def _amount(cpu: int, memory: int) -> str:
+    return f"{cpu / 1000:g} cores and {human_bytes(memory)}"
 
 
 class Placement:

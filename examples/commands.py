@@ -50,7 +50,7 @@ class Sum(Target):
 def writing(command: str, path: str) -> str:
     """A command line that writes its output to a file, which appears only when it is whole."""
     quoted = shlex.quote(path)
-    return f"set -e; {{ {command}; }} > {quoted}.part; mv {quoted}.part {quoted}"
+    return f"{command} > {quoted}.part && mv {quoted}.part {quoted}"
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
     python examples/crawl.py --jobTree crawling /usr/lib/python3
 
-One target looks at one directory: it counts the files in it by their endings, and adds a child for every directory that
-it finds there. What the children have found comes back as promises, and is added up on the way.
+Without a directory it is the library of the Python that runs it. One target looks at one directory: it counts the
+files in it by their endings, and adds a child for every directory that it finds there. What the children have found
+comes back as promises, and is added up on the way.
 """
 
 import argparse
@@ -52,9 +53,21 @@ class Total(Target):
         return sum(self.below, self.here)
 
 
+def plot(found: Found, endings: list[str], path: str) -> None:
+    """Draws how many bytes there are of each ending."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(endings[::-1], [found["bytes", ending] / 1e6 for ending in endings[::-1]])
+    axes.set_xlabel("megabytes")
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", nargs="?", default=os.path.dirname(os.__file__))
+    parser.add_argument("--plot", metavar="FILE", help="draw a picture as well (pip install matplotlib)")
     Stack.addJobTreeOptions(parser)
     options = parser.parse_args()
     stack = Stack(Directory(os.path.abspath(options.directory)))
@@ -62,10 +75,12 @@ def main() -> None:
         raise SystemExit(1)
     found: Found = stack.result()
     print(f"{'ending':<12}{'files':>8}{'bytes':>14}")
-    for ending in sorted(
-        (end for what, end in found if what == "files"), key=lambda end: -found["bytes", end]
-    )[:10]:
+    endings = [ending for what, ending in found if what == "files"]
+    endings = sorted(endings, key=lambda ending: -found["bytes", ending])[:10]
+    for ending in endings:
         print(f"{ending:<12}{found['files', ending]:>8}{found['bytes', ending]:>14}")
+    if options.plot:
+        plot(found, endings, options.plot)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,8 @@ from matplotlib.figure import Figure
 from jobtree import Stack, Target
 
 DATA = "/usr/share/doc/bowtie2/examples"
-SAMPLES = [
-    f"pairs={DATA}/reads/reads_1.fq.gz,{DATA}/reads/reads_2.fq.gz",
-    f"long={DATA}/reads/longreads.fq.gz",
-]
+READS = f"{DATA}/reads"
+SAMPLES = [f"pairs={READS}/reads_1.fq.gz,{READS}/reads_2.fq.gz", f"long={READS}/longreads.fq.gz"]
 WINDOW = 100  # so many positions are one step in the plot
 
 
@@ -118,8 +116,8 @@ def split(path: str, reads: int, prefix: str) -> list[str]:
 def read_sample(text: str) -> tuple[str, list[str]]:
     name, _, files = text.partition("=")
     paths = [os.path.abspath(path) for path in files.split(",")]
-    if not name or os.sep in name or len(paths) > 2 or not all(map(os.path.isfile, paths)):
-        raise argparse.ArgumentTypeError(f"{text}: not NAME=READS or NAME=READS,MATES, or a file is missing")
+    if not name or not files or os.sep in name or len(paths) > 2:
+        raise argparse.ArgumentTypeError(f"{text}: not NAME=READS or NAME=READS,MATES")
     return name, paths
 
 
@@ -135,6 +133,9 @@ def main() -> None:
         parser.error(f"not installed: {', '.join(missing)}")
     samples = options.samples or [read_sample(text) for text in SAMPLES]
     reference, output = os.path.abspath(options.reference), os.path.abspath(options.output)
+    files = [reference, *(path for _, paths in samples for path in paths)]
+    if missing := [path for path in files if not os.path.isfile(path)]:
+        parser.error(f"not there: {', '.join(missing)} (those of {DATA}: apt-get install bowtie2-examples)")
     os.makedirs(output, exist_ok=True)
     stack = Stack(Target.makeTargetFn(map_all, (reference, samples, options.reads, output), memory="1G"))
     if stack.startJobTree(options):

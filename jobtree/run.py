@@ -397,8 +397,8 @@ def _end(paths: TreePaths, master: Master, tree: Tree) -> Ended:
     why = master.stopped_by
     for backend, number in master.left.items():
         log.critical(
-            "%d bundles go on in %s without a master. The next start takes over what they have done; to end them: "
-            "jobTreeKill %s", number, backend, shlex.quote(paths.root),
+            "%s in %s without a master. The next start takes over what they have done; to end them: jobTreeKill %s",
+            "1 bundle goes on" if number == 1 else f"{number} bundles go on", backend, shlex.quote(paths.root),
         )  # fmt: skip
     if why is not None:
         again = report.how_to_continue(paths.root)

@@ -158,7 +158,7 @@ class _Reader:
         return self._yaml.SafeLoader("").construct_object(node, deep=True)
 
     def _wrong(self, node: Any, what: str) -> UsageError:
-        return UsageError(f"{self._path}, line {node.start_mark.line + 1}: {what}.")
+        return UsageError(f"{self._path}, line {node.start_mark.line + 1}: {_sentence(what)}")
 
     # -- what needs what ---------------------------------------------------------------------------------------
 
@@ -204,7 +204,12 @@ class _Reader:
         return list(done.values())
 
     def _wrong_step(self, step: Step, what: str) -> UsageError:
-        return UsageError(f"{self._path}, line {self._lines[step.name]}: step {step.name!r} {what}.")
+        said = _sentence(f"step {step.name!r} {what}")
+        return UsageError(f"{self._path}, line {self._lines[step.name]}: {said}")
+
+
+def _sentence(what: str) -> str:
+    return what if what.endswith("?") else f"{what}."
 
 
 def _value(key: str, value: Any) -> Any:

@@ -83,8 +83,10 @@ def about_logs(paths: TreePaths, kept: bool) -> str:
     except OSError:
         any_there = False
     if not any_there:
-        return "No target has left a log" + (
-            "." if kept else " (--keepLogs keeps those of targets that succeed)."
+        return (
+            "No target has printed anything."
+            if kept
+            else ("What targets print that succeed is not kept (--keepLogs keeps it).")
         )
     whose = "targets" if kept else "targets that failed"
     return f"What {whose} have printed is in {one_line(logs)}"

@@ -37,6 +37,7 @@ _IN_WORDS = {
     snapshot.STOPPED: "stopped before the end",
     snapshot.INTERRUPTED: "interrupted: its master died, or the machine did",
 }
+_NOT_BEGUN = "nothing of it has run yet: its start was refused, or its master died at once"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -242,6 +243,8 @@ def _running(seen: Snapshot) -> list[str]:
 
 
 def _state(seen: Snapshot) -> str:
+    if seen.state == snapshot.INTERRUPTED and sum(seen.counts) == seen.counts.ready == 1:
+        return _NOT_BEGUN
     if seen.state != snapshot.RUNNING:
         return _IN_WORDS[seen.state]
     if seen.master is None:

@@ -145,6 +145,14 @@ def test_status_while_it_runs_and_after_it_is_complete(bench: Bench) -> None:
     assert re.search(r"\b4 done\n\n", afterwards.out)
 
 
+def test_status_after_a_start_that_was_refused(bench: Bench) -> None:
+    refused = bench.run("jobTreeRun", "tree", "--command", "true", "--batchSystem", "ssh")
+
+    assert refused.status == 2
+    assert "Give --sshHosts FILE" in refused.err
+    assert "tree: nothing of it has run yet: its start was refused" in bench.run("jobTreeStatus", "tree").out
+
+
 def test_status_after_the_master_was_killed(bench: Bench) -> None:
     running = start_and_wait(bench)
     running.send(signal.SIGKILL)

@@ -40,7 +40,7 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_steps_that_do_the_same(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("to be or not to be\n")
+    (tmp_path / "LICENSE").write_text("to be or not to be\n")
 
     Pipeline(tmp_path).program(
         "jobTreeRun", "tree", "--steps", str(CHECKOUT / "examples" / "steps.yaml")

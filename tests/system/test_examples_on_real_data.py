@@ -223,3 +223,11 @@ def test_service(tmp_path: Path, victim: str) -> None:
     assert all(expected[word] == number for word, number in counted.items())
     assert pipeline.leftovers() == []
     assert gone([server])
+
+
+def test_read_mapping_says_which_file_is_missing_and_no_more_than_fits_on_a_screen(mapping: Pipeline) -> None:
+    ran = mapping.run("pairs=reads_1.fq,reads_3.fq")
+
+    assert ran.status == 2
+    assert f"not there: {mapping.directory}/reads_3.fq" in ran.err
+    assert len(ran.err.splitlines()) < 10

@@ -90,7 +90,7 @@ def test_the_line_is_below_the_messages_and_gone_at_the_end(bench: Bench, termin
         "         3        0 TIME MEAN MEMORY  pipeline.Child",
     ]
     assert table[3] == "         4        0 TIME MEAN MEMORY  all"
-    assert re.match(r"This start has taken [0-9.]+s\. No target has left a log", table[4])
+    assert re.match(r"This start has taken [0-9.]+s\. What targets print that succeed is not kept", table[4])
     assert "Complete: 4 jobs done." in "".join(table[5:])
     assert table[-1] == "result: None"
 

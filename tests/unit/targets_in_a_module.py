@@ -135,6 +135,11 @@ def add(x: int, y: int = 1) -> int:
     return x + y
 
 
+def only_named(value: Any, *, named: Any) -> tuple[Any, Any]:
+    """A function with an argument that can be given only by its name."""
+    return value, named
+
+
 def give_target(target: Target, value: Any) -> tuple[Target, Any]:
     """A function that takes its target."""
     return target, value

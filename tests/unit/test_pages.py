@@ -45,8 +45,7 @@ def test_a_command_that_ends_before_it_is_killed_ends_it(make: ModuleType, tmp_p
 def test_page_is_made(page: Path, make: ModuleType) -> None:
     text = page.read_text(encoding="utf-8")
 
-    assert page.stem in make.PICTURES
-    if make.PICTURES[page.stem]:
+    if page.stem in make.PICTURES:
         assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
         assert f"({page.stem}.png)" in text
     assert f"../../examples/{page.stem}.py" in text

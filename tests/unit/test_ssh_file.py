@@ -9,7 +9,7 @@ import pytest
 
 from batchsystems.abstract import BatchSystemError, NeverFits, Resources
 from batchsystems.ssh_file import HostLine, read_hosts
-from batchsystems.ssh_placement import OVERTAKES, Need, Place, Placement, capacity, why_never
+from batchsystems.ssh_placement import OVERTAKES, Need, Place, Placement, capacity, why_never, why_waiting
 
 GIB = 1 << 30
 
@@ -45,6 +45,7 @@ def test_every_key_is_understood(tmp_path: Path) -> None:
     [
         ("one", "no cores="),
         ("one cores=1", "no memory="),
+        ("one cores=1 memory=4", "memory=4 is 4 bytes; expected a size such as 4G"),
         ("one cores=none memory=1G", "cores=none"),
         ("one cores=nan memory=1G", "cores=nan"),
         ("one cores=-1 memory=1G", "cores=-1"),
@@ -158,6 +159,20 @@ def test_why_a_job_can_never_start() -> None:
         assert isinstance(never, NeverFits)
         assert never.resource == resource
     assert capacity(lines).cpu == 8
+
+
+def test_why_a_job_has_not_started_yet() -> None:
+    small, large, drained = place("small", 2), place("large", 8), place("drained", 9)
+    drained.line = HostLine("drained", 9000, GIB, drain=True)
+    hosts = {"small": small, "large": large, "drained": drained}
+
+    assert why_waiting(Need(4000, 5), hosts) == "it asks for 4 cores and 5 bytes, and waits for room on large"
+    large.open = False
+    assert why_waiting(Need(4000, 5), hosts) == (
+        "it asks for 4 cores and 5 bytes, and no host that can be reached is large enough: small has 2 cores and "
+        "1 GiB; large has 8 cores and 1 GiB, and cannot be reached; drained has 9 cores and 1 GiB, and gets nothing "
+        "new (drain)"
+    )
 
 
 def test_what_nobody_counts_here_is_not_needed() -> None:

@@ -70,10 +70,10 @@ def test_nothing_has_run(tmp_path: Path) -> None:
 def test_where_the_logs_are(tmp_path: Path) -> None:
     paths = TreePaths(str(tmp_path))
 
-    assert summary.about_logs(paths, True) == "No target has left a log."
+    assert summary.about_logs(paths, True) == "No target has printed anything."
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "launcher.log").write_text("no target has printed this")
-    assert summary.about_logs(paths, False).startswith("No target has left a log (--keepLogs")
+    assert summary.about_logs(paths, False).endswith("is not kept (--keepLogs keeps it).")
     (tmp_path / "logs" / "0").mkdir()
     assert summary.about_logs(paths, False) == f"What targets that failed have printed is in {tmp_path}/logs"
     assert summary.about_logs(paths, True) == f"What targets have printed is in {tmp_path}/logs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import sys
@@ -22,8 +23,17 @@ from jobtree.target import (  # fmt: skip
     check_target,
     class_name,
     describe,
-)
-from tests.unit.targets_in_a_module import Data, Forgetful, Outer, Plain, WithoutInit, add, give_target
+)  # fmt: skip
+from tests.unit.targets_in_a_module import (
+    Data,
+    Forgetful,
+    Outer,
+    Plain,
+    WithoutInit,
+    add,
+    give_target,
+    only_named,
+)  # fmt: skip
 
 
 class Surroundings:
@@ -116,7 +126,7 @@ def test_target_whose_init_was_not_called_is_refused_by_name(method: Callable[[T
 USES: dict[str, Callable[[Target], object]] = {
     "addChildTarget": lambda t: t.addChildTarget(Plain()),
     "setFollowOnTarget": lambda t: t.setFollowOnTarget(Plain()),
-    "addChildFn": lambda t: t.addChildFn(add),
+    "addChildFn": lambda t: t.addChildFn(add, (1,)),
     "addChildCommand": lambda t: t.addChildCommand("true"),
     "rv": lambda t: t.rv(),
     "getLocalTempDir": lambda t: t.getLocalTempDir(),
@@ -324,6 +334,37 @@ def test_text_in_place_of_arguments_is_refused_with_the_comma_to_add() -> None:
         Plain().addChildFn(add, "path")
 
 
+def test_function_that_cannot_be_called_like_that_is_refused_where_it_is_added() -> None:
+    for mistaken, said in (
+        (
+            lambda: Plain().addChildTargetFn(add, (1, 2)),
+            "too many positional arguments.*pass the target itself first",
+        ),
+        (
+            lambda: Plain().addChildFn(give_target, ()),
+            "missing a required argument.*pass only args and kwargs",
+        ),
+        (lambda: Plain().setFollowOnFn(add, (1,), {"z": 2}), "unexpected keyword argument 'z'"),
+        (lambda: Target.makeTargetFn(only_named), "missing a required"),
+    ):
+        with pytest.raises(TargetError, match=f"cannot be called with what it is given: .*{said}"):
+            mistaken()
+
+
+def test_function_is_refused_only_if_it_is_sure_to_fail() -> None:
+    for fn, args, options in (
+        (add, (1,), None),
+        (add, (1, 2), None),
+        (add, (), {"x": 1, "y": 2}),
+        (only_named, (1,), {"named": 2}),
+        (lambda *anything, **more: None, (1, 2, 3), {"z": 1}),
+        (max, (1, 2), None),
+        (functools.partial(add, 1), (2,), None),
+        (Plain().logToMaster, ("a method",), None),
+    ):
+        Plain().addChildFn(fn, args, options)
+
+
 def test_result_in_place_of_the_function_is_refused() -> None:
     with pytest.raises(TargetError, match="not its result"):
         Plain().addChildFn(add(1))  # type: ignore[arg-type]
@@ -355,15 +396,15 @@ def legacy_resources() -> Iterator[None]:
 @pytest.mark.usefixtures("legacy_resources")
 def test_scripts_of_the_original_have_memory_and_cpu_of_functions_ignored() -> None:
     with pytest.warns(UserWarning, match="ignored"):
-        target = Plain().addChildTargetFn(give_target, memory=5, cpu=3)
+        target = Plain().addChildTargetFn(give_target, (1,), memory=5, cpu=3)
 
     assert (target.getMemory(), target.getCpu()) == (None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Plain().addChildFn(add, memory=5).getMemory() is None  # said once is enough
+        assert Plain().addChildFn(add, (1,), memory=5).getMemory() is None  # said once is enough
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Plain().addChildTargetFn(give_target, memory=sys.maxsize, time=3)
+        Plain().addChildTargetFn(give_target, (1,), memory=sys.maxsize, time=3)
 
 
 # -- names -----------------------------------------------------------------------------------------------------
@@ -376,7 +417,7 @@ class Callable_:
 NAMES: list[tuple[Target, str, str]] = [
     (Plain(), "tests.unit.targets_in_a_module.Plain", "Plain"),
     (Outer.Inner(), "tests.unit.targets_in_a_module.Outer.Inner", "Inner"),
-    (FunctionTarget(add, (), None, None, None, None, False), "tests.unit.targets_in_a_module.add", "add"),
+    (FunctionTarget(add, (1,), None, None, None, None, False), "tests.unit.targets_in_a_module.add", "add"),
     (FunctionTarget(os.getcwd, (), None, None, None, None, False), "posix.getcwd", "getcwd"),
     (FunctionTarget(Callable_(), (), None, None, None, None, False), f"{__name__}.Callable_", "Callable_"),
     (CommandTarget("/usr/bin/sort -n x"), "command sort", "command sort"),
