@@ -138,11 +138,8 @@ class Ssh(AbstractBatchSystem):
         needs: dict[str, Need] = {}
         for submission in submissions:
             name = submission.name
-            if (
-                name in self._jobs.known
-                or name in needs
-                or any(name in link.place.booked for link in self._hosts.all())
-            ):
+            booked = any(name in link.place.booked for link in self._hosts.all())
+            if booked or name in self._jobs.known or name in needs:
                 raise BatchSystemError(
                     f"{name} is already queued or running; each submission needs a name of its own"
                 )
@@ -261,9 +258,8 @@ class Ssh(AbstractBatchSystem):
     def why_waiting(self, name: str) -> str:
         """What it asks for, and what hosts there are."""
         job = self._jobs.known.get(name)
-        if job is None or job.link is not None:
-            return ""
-        return why_waiting(job.need, {link.name: link.place for link in self._hosts.all()})
+        hosts = {link.name: link.place for link in self._hosts.all()}
+        return "" if job is None or job.link is not None else why_waiting(job.need, hosts)
 
     def queue_room(self) -> int:
         """So that as many wait as there are cores."""

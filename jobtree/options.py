@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Final, Optional
 
 from batchsystems.abstract import BackendOption
+from jobtree.brief_usage import shorten_usage
 from jobtree.option_kinds import (
     COMMAND,
     COUNT,
@@ -56,6 +57,8 @@ RESCUE: Final = "jobTree options for rescuing/killing/restarting jobs"
 BIG: Final = "jobTree big batch system options"
 MISCELLANEOUS: Final = "jobTree miscellaneous options"
 LOGGING: Final = "Logging options"
+
+_IN_USAGE: Final = {"--jobTree", "--batchSystem"}
 
 #: Group titles in the order in which they are shown, each with its introduction.
 GROUPS: Final[dict[str, str]] = {
@@ -385,7 +388,7 @@ def add_options(parser: object, groups: Optional[Iterable[str]] = None) -> None:
         elif isinstance(parser, optparse.OptionContainer):
             parser.add_options([_OptparseOption(option) for option in options])
         elif isinstance(parser, argparse.ArgumentParser):
-            _shorten_usage(parser)
+            shorten_usage(parser, {option.flag for option in (*OPTIONS, *backend_options())} - _IN_USAGE)
             _add_arguments(parser.add_argument_group(title, introductions[title]).add_argument, options)
         elif callable(getattr(parser, "add_argument", None)):
             _add_arguments(parser.add_argument, options)  # type: ignore[attr-defined]
@@ -409,25 +412,6 @@ def _add_arguments(add_argument: Callable[..., object], options: Iterable[Option
         else:
             action = _Join if option.kind.repeats else "store"
             add_argument(option.flag, action=action, type=_Type(option), metavar=option.kind.metavar, **names)
-
-
-_IN_USAGE: Final = ("--jobTree", "--batchSystem")
-
-
-def _shorten_usage(parser: argparse.ArgumentParser) -> None:
-    """Leave all but the most common of these options to --help: a usage of sixty lines comes before every error, and
-    what is said is then out of sight."""
-    formatter: Any = parser.formatter_class
-    if not isinstance(formatter, type) or hasattr(formatter, "of_jobtree"):
-        return
-    ours = {option.flag for option in (*OPTIONS, *backend_options())}.difference(_IN_USAGE)
-
-    def add_usage(self: Any, usage: Any, actions: Any, *rest: Any, **named: Any) -> None:
-        shown = [action for action in actions if not ours.intersection(action.option_strings)]
-        formatter.add_usage(self, usage, shown, *rest, **named)  # type: ignore[attr-defined]
-
-    shorter: Any = type("Formatter", (formatter,), {"add_usage": add_usage, "of_jobtree": True})
-    parser.formatter_class = shorter
 
 
 class _Type:

@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Callable, Generic, Optional, Protocol, TypeVar, Union, overload
 
-from jobtree import countable, legacy, storing
+from jobtree import calls, countable, legacy, storing
 from jobtree.errors import FollowOnExists, NotRunning, TargetError, TargetNotInitialised
 from jobtree.promise import Promise, new_token
 from jobtree.quantities import is_unspecified, parse_memory
@@ -26,9 +26,6 @@ V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 Memory = Union[int, float, str, None]
 Resources = Optional[Mapping[str, int]]
-
-_TAKES_ANY = 0x04 | 0x08
-"""The flags of code with *args or **kwargs (inspect.CO_VARARGS, CO_VARKEYWORDS; inspect is slow to import)."""
 
 
 class Returns(Protocol[V_co]):
@@ -336,7 +333,7 @@ class FunctionTarget(Target, Generic[V]):
             raise TargetError(f"args of {_function_name(fn)} is the text {args!r}; write args=({args!r},).")
         if not (is_unspecified(memory) and is_unspecified(cpu)) and legacy.ignores_function_resources():
             memory = cpu = None
-        _check_call(fn, args, kwargs, pass_target)
+        calls.check(_function_name(fn), fn, args, kwargs, pass_target)
         Target.__init__(self, time, memory, cpu, gpus=gpus, resources=resources)
         self._jobtree_fn = fn
         self._jobtree_args = tuple(args)
@@ -442,30 +439,6 @@ def describe(target: Target) -> str:
 def _function_name(fn: Callable[..., Any]) -> str:
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     return f"{getattr(fn, '__module__', None) or 'builtins'}.{name}"
-
-
-def _check_call(
-    fn: Callable[..., Any], args: Sequence[Any], kwargs: Optional[Mapping[str, Any]], pass_target: bool
-) -> None:
-    """Raise TargetError if a function cannot be called like that: now, where the mistake is, and not when it runs."""
-    code = getattr(fn, "__code__", None)
-    if type(fn).__name__ != "function" or code is None or code.co_flags & _TAKES_ANY:
-        return
-    given, most = len(args) + pass_target, code.co_argcount
-    if not kwargs and not code.co_kwonlyargcount and most - len(fn.__defaults__ or ()) <= given <= most:
-        return  # nearly always; the rest takes a hundred times as long
-    import inspect
-
-    signature = inspect.signature(fn, follow_wrapped=False)
-    try:
-        signature.bind(*((None,) if pass_target else ()), *args, **(kwargs or {}))
-    except TypeError as error:
-        hint = "addChildFn and setFollowOnFn pass only args and kwargs"
-        if pass_target:
-            hint = "addChildTargetFn, setFollowOnTargetFn and makeTargetFn pass the target itself first"
-        raise TargetError(
-            f"{_function_name(fn)}{signature} cannot be called with what it is given: {error}. {hint}."
-        ) from None
 
 
 def _forgot(target: Target, method: str) -> str:

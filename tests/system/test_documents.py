@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,30 @@ MUST_RUN = ("tutorial/index.md", "howto/pass-data.md", "howto/debug.md", "howto/
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT / "docs").as_posix())
 def test_page_shows_what_happens(page: Path, tmp_path: Path) -> None:
     assert documents.check(page, tmp_path) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_readme_shows_what_happens(tmp_path: Path) -> None:
+    for name in ("asyncio", "email", "json"):
+        (tmp_path / name).symlink_to(Path(os.__file__).with_name(name))
+    readme = tmp_path / "README.md"
+    readme.write_text((CHECKOUT / "README.md").read_text(encoding="utf-8").replace("[...]", "..."))
+
+    assert documents.check(readme, tmp_path, numbers=False) == 2
+
+
+def test_what_the_readme_shows_of_a_kill_is_what_the_page_shows() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "docs/examples/sort.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```\n(\$ python examples/sort.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    (whole,) = re.findall(r"^```\n(\$ python examples/sort.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+    pattern = ".*".join(re.escape(part) for part in shown.split("[...]\n"))
+
+    assert re.match(pattern, whole, re.DOTALL), (
+        "make pages has changed it: copy it from docs/examples/sort.md"
+    )
 
 
 def test_pages_that_are_to_be_tried_are_run() -> None:

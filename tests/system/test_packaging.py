@@ -17,11 +17,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "jobTreeKill", "jobTreeMonitor", "jobTreeNode", "jobTreePool", "jobTreeRun", "jobTreeStats", "jobTreeStatus",
 ]  # fmt: skip
-DOCUMENTS = sorted(
-    path
-    for path in CHECKOUT.rglob("*.md")
-    if not any(part.startswith(".") or part == "build" for part in path.relative_to(CHECKOUT).parts)
-)
 
 
 @pytest.fixture(scope="module")
@@ -122,33 +117,3 @@ def test_the_chart_library_is_as_its_authors_made_it() -> None:
 
 def test_readme_is_short() -> None:
     assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
-
-
-def test_first_pipeline_of_the_readme_runs(tmp_path: Path) -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(# (\w+\.py).*?)```", readme, flags=re.DOTALL)
-    script = tmp_path / code[1]
-    script.write_text(code[0], encoding="utf-8")
-    length = len(code[0].splitlines())
-
-    run = subprocess.run(
-        [sys.executable, script.name, "--jobTree", "jt", script.name, script.name],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-
-    assert run.returncode == 0, run.stderr
-    assert f"{2 * length} lines in 2 files" in run.stderr
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
-def test_links_lead_somewhere(document: Path) -> None:
-    content = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [
-        link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", content) if "://" not in link
-    ]
-
-    missing = [target for target in targets if target and not (document.parent / target).exists()]
-
-    assert missing == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -50,3 +51,22 @@ def test_page_is_made(page: Path, make: ModuleType) -> None:
         assert f"({page.stem}.png)" in text
     assert f"../../examples/{page.stem}.py" in text
     assert "Complete: " in text, "its commands have not been run: make pages"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["commands", "crawl", "sort"])
+def test_commands_of_a_page_run(name: str, make: ModuleType, tmp_path: Path) -> None:
+    """All but the kill; the examples on larger data have tests of their own."""
+    text = (CHECKOUT / "docs" / "examples" / f"{name}.md").read_text(encoding="utf-8")
+    text = re.sub(r"run: kill the first after \d+ jobs", "run", text).replace("seq 2000000", "seq 20000")
+
+    again = make.made_again(text, tmp_path)
+
+    if name == "commands":
+        assert that_is_the_same(again) == that_is_the_same(text)
+
+
+def that_is_the_same(text: str) -> list[str]:
+    """The lines that do not tell of time and memory."""
+    return [line for line in text.splitlines() if not re.search(r" MiB |has taken| targets  retries ", line)]
