@@ -10,10 +10,11 @@ from typing import Any, Callable
 from batchsystems.abstract import AbstractBatchSystem
 from docs.generate.commands import commands as all_commands
 from docs.generate.commands import exit_statuses
-from jobtree import environment, errors, paths
+from jobtree import environment, errors, notifying, paths
 from jobtree.option_kinds import FLAG
 from jobtree.options import GROUPS as TITLES
 from jobtree.options import OPTIONS, Option, backend_options
+from jobtree.processtree import BUNDLE_MARK
 
 
 def options() -> str:
@@ -88,9 +89,34 @@ def files() -> str:
     return _table(("name", "what it is", "described in"), rows)
 
 
+READ = {
+    "TMPDIR": "local temporary directories are below it, on each machine by its own",
+    "TERM": "a live line is shown where it is neither empty nor `dumb`",
+    "CUDA_VISIBLE_DEVICES": "graphics cards that may be used on this machine; set for each target that reserves some",
+    "XDG_STATE_HOME": "where `jobTreeMonitor` keeps what it needs again; otherwise `~/.local/state`",
+    "XDG_CONFIG_HOME": "where `--installService` writes its unit; otherwise `~/.config`",
+    "USER": "whose jobs `qstat` is asked about",
+    "SGE_ROOT": "where Grid Engine is, and its library",
+    "DRMAA_LIBRARY_PATH": "the library of `--batchSystem drmaa` and `gridEngine`, if `--drmaaLibrary` does not name it",
+    "SLURMD_NODENAME": "what a SLURM node is called in messages",
+    "HOST": "what a Parasol node is called in messages",
+}
+"""Variables of its own environment that jobtree goes by."""
+
+
 def variables() -> str:
     """The environment variables that jobtree itself has something to do with."""
+    told = notifying.variables("", notifying.Ending("", "", 0, 0, 0, 0.0))
     rows = [
+        *((f"`{name}`", f"read: {what}") for name, what in READ.items()),
+        (
+            _names(told),
+            "set for the command of `--onEnd`: the job tree, how it ended and why, how many jobs, for how long",
+        ),
+        (
+            _names(("JOBTREE_RUN", BUNDLE_MARK)),
+            "set for processes of targets: what is left of a run is found by them",
+        ),
         (_names(environment.THREADS), "follow the cores of the target, unless you have set them"),
         (
             _names(environment.OF_THE_MACHINE),

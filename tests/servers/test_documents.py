@@ -62,6 +62,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.mark.xdist_group("slurm")
 def test_slurm(home: Path, slurm_server: SlurmServer) -> None:
     assert documents.check(HOWTO / "slurm.md", home, "slurm", slurm_server.env) >= 4
+    assert documents.check(HOWTO / "resources.md", home, "slurm", slurm_server.env) == 1
 
 
 @pytest.mark.xdist_group("grid_engine")

@@ -16,8 +16,10 @@ PAGES = sorted(
     for page in (CHECKOUT / "docs").rglob("*.md")
     if list(documents.steps(page.read_text(encoding="utf-8")))
 )
-MUST_RUN = ("tutorial/index.md", "howto/pass-data.md", "howto/debug.md", "howto/crashes.md", "howto/move-tree.md",
-            "migrate/original.md", "migrate/toil.md", "migrate/snakemake.md")  # fmt: skip
+MUST_RUN = (
+    "tutorial/index.md", "howto/steps.md", "howto/pass-data.md", "howto/debug.md", "howto/crashes.md",
+    "howto/move-tree.md", "migrate/original.md", "migrate/toil.md", "migrate/snakemake.md",
+)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.system.legacy_script import CHECKOUT
 from tests.system.pipelines import Pipeline
 from tests.system.waiting import PAUSE, Bench
 
@@ -268,6 +270,15 @@ def test_notebook(bench: Bench) -> None:
     # The same again, with another kernel: nothing is run, and the result is of the class that this kernel has defined.
     assert value(notebook.execute()) == ([1, 2, 3], 60, True)
     assert bench.lines("notes") == ["1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_cells_that_the_documents_show(bench: Bench) -> None:
+    page = (CHECKOUT / "docs/howto/notebook.md").read_text(encoding="utf-8")
+
+    cells = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+    assert value(Notebook(bench, *cells).execute()) == sum(number**2 for number in range(100))
 
 
 @pytest.mark.slow
