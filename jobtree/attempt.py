@@ -28,6 +28,7 @@ LARGE_VALUE = 1 << 20
 """A returned value above this many bytes gets a file of its own and is not copied into bundles."""
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BIOIO = _OURS + "bioio.py"  # what it raises says that a command of the user's has failed
 _CLOUDPICKLE = f"{os.sep}cloudpickle{os.sep}"
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _COUNT, _GOES_ON = 4, 6
@@ -377,9 +378,7 @@ class Attempt:
                 error = error.__cause__  # it may be from a method of the user's
             trace = users_part(error)
             # Without a line of the user's code in it, a traceback says nothing that the message does not.
-            shown = (
-                "".join(traceback.format_exception(type(error), error, trace)) if trace is not None else ""
-            )
+            shown = "".join(lines_of(error, trace)) if trace is not None else ""
         except BaseException as second:  # a user's exception may refuse to be shown in any way
             shown = f"(the traceback cannot be shown: {type(second).__name__})"
         return Failure(kind, message, shown, self._tail(log_end), self._log_start, log_end)
@@ -436,6 +435,19 @@ def users_part(error: BaseException) -> Optional[TracebackType]:
     while trace is not None and _is_not_the_users(trace):
         trace = trace.tb_next
     return trace
+
+
+def lines_of(error: BaseException, trace: TracebackType) -> list[str]:
+    """A traceback as it is shown. Where we have refused something, it ends with the line of the user's that asked."""
+    refused, number, last = isinstance(error, JobTreeError), 0, 0
+    frame: Optional[TracebackType] = trace
+    while frame is not None:
+        number += 1
+        if not _is_not_the_users(frame):
+            last = number
+        refused = refused or (frame.tb_next is None and frame.tb_frame.f_code.co_filename == _BIOIO)
+        frame = frame.tb_next
+    return traceback.format_exception(type(error), error, trace, limit=last if refused else None)
 
 
 def _is_not_the_users(trace: TracebackType) -> bool:

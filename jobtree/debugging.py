@@ -20,12 +20,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
 from jobtree import files, frames, serialization
-from jobtree.attempt import users_part
+from jobtree.attempt import lines_of, users_part
 from jobtree.errors import StorageError, TargetError
 from jobtree.frames import BundleJob
 from jobtree.paths import TreePaths, job_name
@@ -95,7 +94,7 @@ def _explain(error: BaseException) -> int:
         # It is ours, and its text says all there is.
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     else:
-        traceback.print_exception(type(error), error, trace)
+        sys.stderr.writelines(lines_of(error, trace))
     if trace is not None and sys.stdin.isatty():
         import pdb  # noqa: T100  # this is what the command is for
 
