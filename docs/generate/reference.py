@@ -10,7 +10,8 @@ from typing import Any, Callable
 from batchsystems.abstract import AbstractBatchSystem
 from docs.generate.commands import commands as all_commands
 from docs.generate.commands import exit_statuses
-from jobtree import environment, errors, notifying, paths
+from jobtree import environment, errors, notifying, paths, schema
+from jobtree import frames as frames_module
 from jobtree.option_kinds import FLAG
 from jobtree.options import GROUPS as TITLES
 from jobtree.options import OPTIONS, Option, backend_options
@@ -89,6 +90,16 @@ def files() -> str:
     return _table(("name", "what it is", "described in"), rows)
 
 
+def frames() -> str:
+    """How bundles and outcomes are laid out."""
+    return f"```text\n{frames_module.__doc__}```"
+
+
+def tables() -> str:
+    """The tables of the database."""
+    return f"```sql\n{schema.SCHEMA.strip()}\n```"
+
+
 READ = {
     "TMPDIR": "local temporary directories are below it, on each machine by its own",
     "TERM": "a live line is shown where it is neither empty nor `dumb`",
@@ -144,5 +155,7 @@ MAKERS: tuple[Callable[[], str], ...] = (
     raised,
     contract,
     files,
+    frames,
+    tables,
     variables,
 )

@@ -7,6 +7,7 @@ what a pipeline takes, and options of its own, which stand in the script or on t
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobtree import Stack
 
@@ -90,6 +92,18 @@ def test_command_lines_are_understood(document: Path) -> None:
     complaints = {line: complaint for line in command_lines(text) if (complaint := refused(line, text))}
 
     assert complaints == {}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_code_can_be_read(document: Path) -> None:
+    """By Python, or what reads YAML; whether it does what it should, those find out that run it."""
+    for language, code in re.findall(
+        r"^```(python|py|yaml)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        if language == "yaml":
+            yaml.safe_load(code)
+        else:
+            ast.parse(code)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
