@@ -69,7 +69,7 @@ def native(request: Request, site: Site, exclude: Iterable[str], more: str) -> s
     """The native specification for a request."""
     words = ["-b y -shell n -r n -w e"]
     if request.cpus > 1 and site.pe:
-        words.append(f"-pe {site.pe} {request.cpus}")
+        words.append(f"-pe {site.pe} {request.cpus} -R y")
     if request.mebibytes and site.memory:
         mebibytes = request.mebibytes + ROOM_MEBIBYTES
         each = -(-mebibytes // request.cpus) if site.per_slot else mebibytes

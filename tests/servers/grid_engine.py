@@ -253,7 +253,12 @@ class GridEngineServer:
 
     def _configure(self) -> None:
         """What a qmaster that runs is told once."""
-        schedule = {"schedule_interval": "0:0:1", "flush_submit_sec": "1", "flush_finish_sec": "1"}
+        schedule = {
+            "schedule_interval": "0:0:1",
+            "flush_submit_sec": "1",
+            "flush_finish_sec": "1",
+            "max_reservation": "20",
+        }
         self.run("qconf", "-Msconf", self._file("schedule", _with(self.run("qconf", "-ssconf"), schedule)))
         complexes = _with(self.run("qconf", "-sc"), {"h_vmem": "h_vmem MEMORY <= YES YES 100M 0"})
         self.run("qconf", "-Mc", self._file("complexes", complexes))

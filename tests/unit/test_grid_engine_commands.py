@@ -112,11 +112,11 @@ def test_what_is_not_ours_is_left_alone(name: str) -> None:
     [
         (Request(1, 0, None), SITE, ""),
         (Request(1, 100, 3), SITE, f" -l h_vmem={100 + ROOM_MEBIBYTES}M -l h_rt=180"),
-        (Request(3, 101, None), SITE, f" -pe smp 3 -l h_vmem={-(-(101 + ROOM_MEBIBYTES) // 3)}M"),
+        (Request(3, 101, None), SITE, f" -pe smp 3 -R y -l h_vmem={-(-(101 + ROOM_MEBIBYTES) // 3)}M"),
         (
             Request(3, 101, None),
             SITE._replace(per_slot=False),
-            f" -pe smp 3 -l h_vmem={101 + ROOM_MEBIBYTES}M",
+            f" -pe smp 3 -R y -l h_vmem={101 + ROOM_MEBIBYTES}M",
         ),
         (Request(1, 100, None), SITE._replace(memory=""), ""),
     ],
