@@ -21,14 +21,16 @@ more. How the master holds back, and brings back, those that depend on it is in 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
-from typing import Any, Optional, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar, cast
 
 from jobtree.errors import TargetError
 from jobtree.processtree import die_with_parent
 from jobtree.promise import Address, Promise
 from jobtree.target import Memory, Resources, Target, surroundings_of
+
+if TYPE_CHECKING:
+    import subprocess  # which who starts no service need not wait for
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -90,6 +92,8 @@ class Service(Target):
         beside the one that is started in its place.
         """
         worker = os.getpid()
+        import subprocess
+
         return subprocess.Popen(command, preexec_fn=lambda: die_with_parent(worker), **options)
 
     def start(self) -> Any:

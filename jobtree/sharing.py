@@ -19,13 +19,15 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from jobtree import files
 from jobtree.contents import Contents
 from jobtree.errors import UsageError
-from jobtree.options import Settings
 from jobtree.paths import TreePaths
+
+if TYPE_CHECKING:
+    from jobtree.options import Settings  # what it imports would cost who only looks
 
 log: logging.Logger = logging.getLogger("jobtree")
 
