@@ -30,7 +30,7 @@ OTHERS = {
     "--cpus-per-task", "--mem", "--time", "--gres", "--signal", "--dependency", "--open-mode", "--build", "--channel",
     "--resources", "--retries", "--cores", "--executor", "--unlock", "--rerun-incomplete", "--keep-going", "--restart",
     "--all", "--kills", "--recipe", "--user", "--maxCores", "--defaultCores", "--workDir", "--disableCaching",
-    "--clean", "--maxJobs",
+    "--bind", "--clean", "--directory", "--maxJobs",
 }  # fmt: skip
 
 _BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
