@@ -25,7 +25,7 @@ from tests.system.test_outliving import PIPELINE, complete, counted, leftovers
 from tests.system.waiting import PAUSE, SERVER_SECONDS, Bench, Running, gone
 
 pytestmark = [
-    pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.slow, pytest.mark.timeout(600)
+    pytest.mark.servers, pytest.mark.xdist_group("grid_engine"), pytest.mark.slow, pytest.mark.timeout(900)
 ]  # fmt: skip
 
 wait_until = partial(pipelines.wait_until, seconds=SERVER_SECONDS)

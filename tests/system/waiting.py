@@ -21,7 +21,7 @@ from tests.system.legacy_script import CHECKOUT, Ran
 DEADLINE_SECONDS = 60.0
 
 # The same where real schedulers take part, whose clients hold back for a minute when a daemon has died.
-SERVER_SECONDS = 200.0
+SERVER_SECONDS = 400.0
 
 #: What a script needs to wait at a gate.
 PAUSE = '''
