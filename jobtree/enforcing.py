@@ -25,6 +25,8 @@ from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.tree import Tree
 
+_GIVES_BACK_SECONDS = 10.0
+
 
 class Enforcer:
     """Looks at bundles, and ends their workers after the commit. ``settings`` may be replaced while it runs.
@@ -48,7 +50,10 @@ class Enforcer:
         """Have the worker ended if its target is not wanted, has run too long or printed too much."""
         if bundle.enforced is not None or bundle.current is None:
             return
-        judgement = self._unwanted(bundle) or self._crossed(bundle, now - bundle.current_since)
+        seconds = now - bundle.current_since
+        # A worker that is recalled says of one more that it has begun, before it sees that, gives it back, and ends.
+        gives_back = bundle.recalled and seconds < _GIVES_BACK_SECONDS
+        judgement = (None if gives_back else self._unwanted(bundle)) or self._crossed(bundle, seconds)
         if judgement is not None:
             self.end(bundle, judgement)
 
