@@ -321,7 +321,8 @@ class Master:
                 continue
             if self._adopter.read(bundle):
                 offsets.append((bundle.safe_offset, bundle.id))
-            self._enforcer.look(bundle, now)
+            if not self._services.in_doubt(bundle):
+                self._enforcer.look(bundle, now)
             self._silence.look(bundle, now)
         closed = self._look_at_cluster(now, offsets) if len(self._cluster) else []
         idle = self._lanes.idle() if self._bundles and not self._steering.paused else []
@@ -344,7 +345,8 @@ class Master:
             self._next_limits = now + _LIMITS_SECONDS
             for bundle in self._bundles.values():
                 if bundle.supervised:
-                    self._enforcer.look(bundle, now)
+                    if not self._services.in_doubt(bundle):
+                        self._enforcer.look(bundle, now)
                     self._silence.look(bundle, now)
         for lane in self._lanes.packers:
             lane.proved = lane.proved or lane.backend in self._cluster.proved
@@ -359,7 +361,8 @@ class Master:
         offsets = []
         unwanted, self._enforcer.to_recall = self._enforcer.to_recall, set()
         for bundle in self._bundles.values():
-            if not bundle.recalled and (bundle.id in unwanted or self._lanes.is_late(bundle, now, idle)):
+            late = not self._services.in_doubt(bundle) and self._lanes.is_late(bundle, now, idle)
+            if not bundle.recalled and (bundle.id in unwanted or late):
                 bundle.recalled = True
                 bundles.recall(self._paths, bundle.id)
                 if bundle.supervised:
@@ -367,6 +370,8 @@ class Master:
                 # The worker says "started" before it looks for the recall; what it has not said it will not run.
                 self._adopter.read(bundle)
                 offsets.append((bundle.safe_offset, bundle.id))
+                if self._services.in_doubt(bundle):
+                    continue  # what it has said since is not read yet; what it has not begun, its end gives back
                 number = self._adopter.give_back(bundle)
                 log.debug("bundle %s is recalled: %d jobs taken back", bundle.name, number)
         return offsets

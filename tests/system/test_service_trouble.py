@@ -5,6 +5,7 @@ As in test_services.py a service is a process that sleeps, and its address is ho
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -385,6 +386,9 @@ def test_a_thousand_failures_at_once_wait_for_one_look_at_the_service(bench: Ben
     start(bench).ended().failed("1000 jobs failed")
 
     assert notes(bench) == ["start", "stop"]
+    # None was taken back for not having begun while what its worker had said of it was still unread.
+    told = bench.run("jobTreeStatus", "--failed", "--json", str(bench.directory / "tree"))
+    assert {job["attempt"] for job in json.loads(told.out)} == {1}
 
 
 def test_forgetting_what_added_it_ends_it(bench: Bench) -> None:
