@@ -200,6 +200,7 @@ class WorkerProcess:
         return True
 
     def _ended(self) -> None:
+        self._world.forget(self)  # first: the master may be stopped in the midst of the rest
         _, status = os.waitpid(self.pid, 0)
         self._connection.close()
         self._world.observer.gone(self.name)
@@ -346,8 +347,11 @@ class World:
     def _advance(self, process: WorkerProcess, steps: int) -> None:
         for _ in range(steps if self.in_full else 1):
             if not process.advance():
-                del self._processes[process.name]
                 return
+
+    def forget(self, process: WorkerProcess) -> None:
+        """It has ended, and does nothing more."""
+        del self._processes[process.name]
 
     def worker_died(self, process: WorkerProcess) -> None:
         """Do what the launcher does."""
