@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from batchsystems.abstract import End, EndKind
 from jobtree import frames, heartbeat
@@ -107,3 +107,7 @@ class ClusterScene(Scene):
                 else:
                     self.batch.finish(submission.name)
             yield
+
+
+MakeClusterScene = Callable[..., ClusterScene]
+"""Makes one; its arguments are settings (the fixture ``make_cluster_scene`` of the unit tests)."""

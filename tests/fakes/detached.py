@@ -43,6 +43,13 @@ _TICK_SECONDS = 0.02
 _numbers = itertools.count()
 
 
+def on_a_farm(lease: int) -> tuple[str, ...]:
+    """The options for a run on a farm; lease: seconds after which what is silent there is given up."""
+    return (
+        "--batchSystem", "tests.fakes.detached:Detached", "--lease", str(lease), "--grace", "1", "--jobTime", "0"
+    )  # fmt: skip
+
+
 class RunningFarm:
     """A farm in a directory; use it with ``with``. Jobs that still run are killed in the end.
 

@@ -16,13 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fakes.detached import VARIABLE, RunningFarm
+from tests.fakes.detached import VARIABLE, RunningFarm, on_a_farm
 from tests.system.pipelines import IMPORTS, MAIN, wait_until
 from tests.system.waiting import PAUSE, Bench, Running, gone
 
-OPTIONS = (
-    "--batchSystem", "tests.fakes.detached:Detached", "--lease", "30", "--grace", "1", "--jobTime", "0", "--logInfo"
-)  # fmt: skip
+OPTIONS = (*on_a_farm(lease=30), "--logInfo")
 
 PIPELINE = """
 class Setup(Target):

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fakes.detached import VARIABLE, RunningFarm
+from tests.fakes.detached import VARIABLE, RunningFarm, on_a_farm
 from tests.system.pipelines import wait_until
 from tests.system.test_services import SETUP, notes, pid, start, write
 from tests.system.waiting import Bench, gone
@@ -423,16 +423,7 @@ def test_forgetting_what_added_it_ends_it(bench: Bench) -> None:
 def test_its_node_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor, its guard and what they run are gone without a word; the lease says so in the end."""
     monkeypatch.setenv(VARIABLE, str(bench.directory / "farm"))
-    options = (
-        "--batchSystem",
-        "tests.fakes.detached:Detached",
-        "--lease",
-        "2",
-        "--grace",
-        "1",
-        "--jobTime",
-        "0",
-    )
+    options = on_a_farm(lease=2)
     write(bench, SETUP)
     with RunningFarm(bench.directory / "farm"):
         running = start(bench, *options)
@@ -460,16 +451,7 @@ def test_failure_on_a_cluster_counts_only_when_it_is_well(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(bench.directory / "farm"))
-    options = (
-        "--batchSystem",
-        "tests.fakes.detached:Detached",
-        "--lease",
-        "30",
-        "--grace",
-        "1",
-        "--jobTime",
-        "0",
-    )
+    options = on_a_farm(lease=30)
     write(
         bench,
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.detached import VARIABLE, RunningFarm
+from tests.fakes.detached import VARIABLE, RunningFarm, on_a_farm
 from tests.system.pipelines import IMPORTS, MAIN, wait_until
 from tests.system.waiting import PAUSE, Bench, Running
 
@@ -428,16 +428,7 @@ def test_what_is_no_service_and_what_is_nothing_else(bench: Bench, code: str, wo
 @pytest.mark.slow
 def test_it_goes_on_without_a_master(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(bench.directory / "farm"))
-    options = (
-        "--batchSystem",
-        "tests.fakes.detached:Detached",
-        "--lease",
-        "30",
-        "--grace",
-        "1",
-        "--jobTime",
-        "0",
-    )
+    options = on_a_farm(lease=30)
     write(bench, SETUP)
     with RunningFarm(bench.directory / "farm"):
         running = start(bench, *options)
@@ -455,16 +446,7 @@ def test_it_goes_on_without_a_master(bench: Bench, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_it_dies_on_a_cluster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(bench.directory / "farm"))
-    options = (
-        "--batchSystem",
-        "tests.fakes.detached:Detached",
-        "--lease",
-        "30",
-        "--grace",
-        "1",
-        "--jobTime",
-        "0",
-    )
+    options = on_a_farm(lease=30)
     write(bench, SETUP)
     with RunningFarm(bench.directory / "farm"):
         running = start(bench, *options)

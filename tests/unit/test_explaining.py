@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -12,24 +11,10 @@ from batchsystems.abstract import BatchSystemError
 from jobtree import published, requests
 from jobtree.paths import job_id
 from jobtree.requests import Answer, Request
-from tests.fakes.fake_clock import FakeClock
-from tests.fakes.master_scene import Scene
+from tests.fakes.master_scene import MakeScene, Scene
 from tests.fakes.scripted_worker import target
 
-MakeScene = Callable[..., Scene]
 GIB = 1 << 30
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> Scene:
-        scene = Scene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def why(scene: Scene, id: int) -> str:

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import pytest
 
 from batchsystems.abstract import BatchSystemError, EndKind, NeverFits, Reason
 from jobtree import frames
 from jobtree.events import State
-from tests.fakes.cluster_scene import LEASE, ClusterScene, Supervised
-from tests.fakes.fake_clock import FakeClock
+from tests.fakes.cluster_scene import LEASE, ClusterScene, MakeClusterScene, Supervised
 from tests.fakes.master_scene import RUN, Died
 from tests.fakes.scripted_worker import ScriptedWorker, Value, target
-
-MakeScene = Callable[..., ClusterScene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> ClusterScene:
-        scene = ClusterScene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def issued(scene: ClusterScene) -> list[str]:
     return [submission.name for submission in scene.batch.issued]
 
 
-def test_a_bundle_that_signs_off_is_over_whatever_the_batch_system_says(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_a_bundle_that_signs_off_is_over_whatever_the_batch_system_says(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -54,8 +40,10 @@ def test_a_bundle_that_signs_off_is_over_whatever_the_batch_system_says(make_sce
     assert scene.left_behind() == []
 
 
-def test_the_batch_systems_word_starts_a_wait_of_two_leases_and_no_more(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_the_batch_systems_word_starts_a_wait_of_two_leases_and_no_more(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -71,8 +59,8 @@ def test_the_batch_systems_word_starts_a_wait_of_two_leases_and_no_more(make_sce
     assert scene.play(script()).tree.complete
 
 
-def test_every_sign_of_life_starts_the_wait_again(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_every_sign_of_life_starts_the_wait_again(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -87,8 +75,10 @@ def test_every_sign_of_life_starts_the_wait_again(make_scene: MakeScene) -> None
     assert scene.play(script()).tree.complete
 
 
-def test_silence_alone_is_enough_and_the_batch_system_is_told_to_let_go(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_silence_alone_is_enough_and_the_batch_system_is_told_to_let_go(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
     late: list[Supervised] = []
 
     def script() -> Iterator[None]:
@@ -103,9 +93,9 @@ def test_silence_alone_is_enough_and_the_batch_system_is_told_to_let_go(make_sce
     assert not os.path.exists(scene.paths.bundle(1)), "the one that wakes up late could go on"
 
 
-def test_time_in_which_the_master_slept_is_no_silence(make_scene: MakeScene) -> None:
+def test_time_in_which_the_master_slept_is_no_silence(make_cluster_scene: MakeClusterScene) -> None:
     """A machine was suspended for far longer than the lease, and the worker, on the same one, with it."""
-    scene = make_scene()
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -121,8 +111,8 @@ def test_time_in_which_the_master_slept_is_no_silence(make_scene: MakeScene) -> 
     assert scene.play(script()).tree.complete
 
 
-def test_an_end_for_which_only_the_heartbeat_had_room(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_an_end_for_which_only_the_heartbeat_had_room(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -136,8 +126,10 @@ def test_an_end_for_which_only_the_heartbeat_had_room(make_scene: MakeScene) -> 
     assert scene.left_behind() == []
 
 
-def test_one_that_was_never_begun_is_issued_again_at_once_and_comes_too_late(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_one_that_was_never_begun_is_issued_again_at_once_and_comes_too_late(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         yield
@@ -150,8 +142,10 @@ def test_one_that_was_never_begun_is_issued_again_at_once_and_comes_too_late(mak
     assert scene.play(script()).tree.complete
 
 
-def test_an_end_without_a_fault_that_nobody_claimed_is_doubted_for_a_lease(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_an_end_without_a_fault_that_nobody_claimed_is_doubted_for_a_lease(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         yield
@@ -169,9 +163,9 @@ def test_an_end_without_a_fault_that_nobody_claimed_is_doubted_for_a_lease(make_
 
 
 def test_one_that_was_claimed_and_never_gave_a_sign_has_two_leases_from_the_batch_systems_word(
-    make_scene: MakeScene,
+    make_cluster_scene: MakeClusterScene,
 ) -> None:
-    scene = make_scene()
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         yield from scene.wait(10 * LEASE)  # in the queue
@@ -189,9 +183,11 @@ def test_one_that_was_claimed_and_never_gave_a_sign_has_two_leases_from_the_batc
 # -- who is to blame -------------------------------------------------------------------------------------------
 
 
-def killed(make_scene: MakeScene, verdict: Optional[Reason], **settings: Any) -> tuple[ClusterScene, Any]:
+def killed(
+    make_cluster_scene: MakeClusterScene, verdict: Optional[Reason], **settings: Any
+) -> tuple[ClusterScene, Any]:
     """A target whose worker is killed by SIGKILL; the batch system gives this reason later, or none."""
-    scene = make_scene(**settings)
+    scene = make_cluster_scene(**settings)
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -207,8 +203,8 @@ def killed(make_scene: MakeScene, verdict: Optional[Reason], **settings: Any) ->
     return scene, scene.play(script())
 
 
-def test_the_batch_system_says_why_a_worker_was_killed(make_scene: MakeScene) -> None:
-    scene, master = killed(make_scene, Reason.MEMORY)
+def test_the_batch_system_says_why_a_worker_was_killed(make_cluster_scene: MakeClusterScene) -> None:
+    scene, master = killed(make_cluster_scene, Reason.MEMORY)
 
     assert master.tree.totals[State.FAILED] == 1
     ((kind, message),) = scene.rows("SELECT kind, message FROM failures")
@@ -216,9 +212,9 @@ def test_the_batch_system_says_why_a_worker_was_killed(make_scene: MakeScene) ->
     assert "says the scheduler" in message
 
 
-def test_the_batch_system_says_why_nothing_was_heard_any_more(make_scene: MakeScene) -> None:
+def test_the_batch_system_says_why_nothing_was_heard_any_more(make_cluster_scene: MakeClusterScene) -> None:
     """Everything there was killed at once, so that nobody has signed off."""
-    scene = make_scene()
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         scene.supervised(1).start()
@@ -234,22 +230,24 @@ def test_the_batch_system_says_why_nothing_was_heard_any_more(make_scene: MakeSc
 
 
 @pytest.mark.parametrize("verdict", [None, Reason.PREEMPTED, Reason.NODE])
-def test_without_a_fault_it_is_a_loss(make_scene: MakeScene, verdict: Optional[Reason]) -> None:
-    scene, master = killed(make_scene, verdict)
+def test_without_a_fault_it_is_a_loss(
+    make_cluster_scene: MakeClusterScene, verdict: Optional[Reason]
+) -> None:
+    scene, master = killed(make_cluster_scene, verdict)
 
     assert master.tree.complete
     assert issued(scene) == [f"{RUN}.1", f"{RUN}.2"]
 
 
-def test_with_double_mem_it_gets_more_and_loses_no_try(make_scene: MakeScene) -> None:
-    scene, master = killed(make_scene, Reason.MEMORY, double_mem=True, default_memory=1 << 30)
+def test_with_double_mem_it_gets_more_and_loses_no_try(make_cluster_scene: MakeClusterScene) -> None:
+    scene, master = killed(make_cluster_scene, Reason.MEMORY, double_mem=True, default_memory=1 << 30)
 
     assert master.tree.complete
     assert [submission.resources.memory for submission in scene.batch.issued] == [1 << 30, 2 << 30]
 
 
-def test_with_double_time_the_limit_grows(make_scene: MakeScene) -> None:
-    scene, master = killed(make_scene, Reason.TIME, double_time=True, default_time=100)
+def test_with_double_time_the_limit_grows(make_cluster_scene: MakeClusterScene) -> None:
+    scene, master = killed(make_cluster_scene, Reason.TIME, double_time=True, default_time=100)
 
     assert master.tree.complete
     assert [submission.resources.time for submission in scene.batch.issued] == [185, 310]
@@ -258,9 +256,11 @@ def test_with_double_time_the_limit_grows(make_scene: MakeScene) -> None:
 # -- recall ----------------------------------------------------------------------------------------------------
 
 
-def test_what_was_recalled_goes_back_when_the_supervisor_says_so(make_scene: MakeScene) -> None:
+def test_what_was_recalled_goes_back_when_the_supervisor_says_so(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
     """The last of a bundle of three hangs; what it has not begun is run by somebody else."""
-    scene = make_scene(job_time=1000)
+    scene = make_cluster_scene(job_time=1000)
 
     def script() -> Iterator[None]:
         scene.batch.slot_count = 1
@@ -303,8 +303,10 @@ def run_others(scene: ClusterScene, spared: int) -> None:
 # -- starting again --------------------------------------------------------------------------------------------
 
 
-def test_the_next_master_knows_what_is_running_and_who_is_to_blame(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_the_next_master_knows_what_is_running_and_who_is_to_blame(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
     workers: list[Supervised] = []
 
     def first() -> Iterator[None]:
@@ -354,8 +356,8 @@ def resume(scene: ClusterScene, script: Iterator[None], listed: list[str]) -> An
         scene.start = start  # type: ignore[method-assign]
 
 
-def test_what_was_committed_and_not_submitted_goes_back_at_once(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_was_committed_and_not_submitted_goes_back_at_once(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def first() -> Iterator[None]:
         yield
@@ -372,8 +374,8 @@ def test_what_was_committed_and_not_submitted_goes_back_at_once(make_scene: Make
     assert resume(scene, second(), []).tree.complete
 
 
-def test_what_is_queued_and_nobody_knows_is_cancelled(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_is_queued_and_nobody_knows_is_cancelled(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def first() -> Iterator[None]:
         yield
@@ -393,8 +395,8 @@ def test_what_is_queued_and_nobody_knows_is_cancelled(make_scene: MakeScene) -> 
     assert resume(scene, second(), [f"{RUN}.1", f"{RUN}.77"]).tree.complete
 
 
-def test_values_and_directories_of_what_runs_on_are_kept(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_values_and_directories_of_what_runs_on_are_kept(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
     workers: list[Supervised] = []
     kept: list[str] = []
 
@@ -422,9 +424,11 @@ def test_values_and_directories_of_what_runs_on_are_kept(make_scene: MakeScene) 
     assert scene.left_behind() == []
 
 
-def test_the_directory_of_a_job_of_which_no_master_has_read_is_kept(make_scene: MakeScene) -> None:
+def test_the_directory_of_a_job_of_which_no_master_has_read_is_kept(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
     """A worker has gone straight on to a child, and its master died before it knew."""
-    scene = make_scene(job_time=1000)
+    scene = make_cluster_scene(job_time=1000)
     workers: list[Supervised] = []
     kept: list[str] = []
 
@@ -454,8 +458,8 @@ def test_the_directory_of_a_job_of_which_no_master_has_read_is_kept(make_scene: 
 # -- submitting ------------------------------------------------------------------------------------------------
 
 
-def test_one_bundle_alone_shows_that_things_can_be_run_there(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_one_bundle_alone_shows_that_things_can_be_run_there(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def first() -> Iterator[None]:
         yield from scene.grow([target("Child")] * 5)
@@ -478,8 +482,8 @@ def test_one_bundle_alone_shows_that_things_can_be_run_there(make_scene: MakeSce
     assert resume(scene, second(), []).tree.complete
 
 
-def test_a_refused_submission_is_made_again_later(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_a_refused_submission_is_made_again_later(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -499,8 +503,8 @@ def test_a_refused_submission_is_made_again_later(make_scene: MakeScene) -> None
     assert scene.rows("SELECT count(*) FROM failures") == [(0,)]
 
 
-def test_what_can_never_run_fails_and_the_others_go_on(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_can_never_run_fails_and_the_others_go_on(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -520,8 +524,8 @@ def test_what_can_never_run_fails_and_the_others_go_on(make_scene: MakeScene) ->
     assert (name, message) == ("Large", "the batch system will never start it: PartitionConfig")
 
 
-def test_issue_may_say_so_too(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_issue_may_say_so_too(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)
@@ -536,8 +540,8 @@ def test_issue_may_say_so_too(make_scene: MakeScene) -> None:
     assert master.tree.totals[State.FAILED] == 1
 
 
-def test_all_running_jobs_stay_within_the_limits_of_the_run(make_scene: MakeScene) -> None:
-    scene = make_scene(max_cpus=3)
+def test_all_running_jobs_stay_within_the_limits_of_the_run(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene(max_cpus=3)
 
     def script() -> Iterator[None]:
         yield from scene.grow([target("Child")] * 6)
@@ -548,8 +552,8 @@ def test_all_running_jobs_stay_within_the_limits_of_the_run(make_scene: MakeScen
     assert scene.play(script(), cpu=8).tree.complete
 
 
-def test_a_machine_where_nothing_begins_is_avoided(make_scene: MakeScene) -> None:
-    scene = make_scene(max_lost=50)
+def test_a_machine_where_nothing_begins_is_avoided(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene(max_lost=50)
 
     def script() -> Iterator[None]:
         yield from scene.grow([target("Child")])
@@ -572,8 +576,8 @@ def failing_end(scene: ClusterScene, number: int) -> Any:
     return End(scene.name(number), EndKind.FINISHED, 1, host="node9")
 
 
-def test_a_run_of_which_nothing_can_be_run_stops_and_says_why(make_scene: MakeScene) -> None:
-    scene = make_scene(max_lost=50)
+def test_a_run_of_which_nothing_can_be_run_stops_and_says_why(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene(max_lost=50)
 
     def script() -> Iterator[None]:
         for number in (1, 2, 3):
@@ -589,8 +593,8 @@ def test_a_run_of_which_nothing_can_be_run_stops_and_says_why(make_scene: MakeSc
     assert not master.tree.totals[State.FAILED]
 
 
-def test_what_an_older_attempt_still_writes_counts_for_nothing(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_an_older_attempt_still_writes_counts_for_nothing(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = scene.supervised(1)

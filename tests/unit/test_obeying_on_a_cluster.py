@@ -5,32 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
-
-import pytest
 
 from jobtree import frames, steering_requests
 from jobtree.requests import Request
-from tests.fakes.cluster_scene import ClusterScene, Supervised
-from tests.fakes.fake_clock import FakeClock
+from tests.fakes.cluster_scene import ClusterScene, MakeClusterScene, Supervised
 from tests.fakes.master_scene import Died
 from tests.fakes.scripted_worker import target
 from tests.unit.test_leases import resume
 from tests.unit.test_obeying import A, B, about, alone, answers, ask, change
-
-MakeScene = Callable[..., ClusterScene]
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeScene:
-    """Makes a tree of one root target; its arguments are settings."""
-
-    def make(**settings: Any) -> ClusterScene:
-        scene = ClusterScene(tmp_path / "tree", FakeClock(monkeypatch), **settings)
-        scene.make()
-        return scene
-
-    return make
 
 
 def control(scene: ClusterScene, bundle: int) -> bytes:
@@ -53,8 +35,10 @@ def begun(scene: ClusterScene, bundle: int) -> Supervised:
     return worker
 
 
-def test_what_is_forgotten_is_ended_where_it_runs_and_withdrawn_where_it_waits(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_is_forgotten_is_ended_where_it_runs_and_withdrawn_where_it_waits(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         yield from three_children(scene)
@@ -71,8 +55,10 @@ def test_what_is_forgotten_is_ended_where_it_runs_and_withdrawn_where_it_waits(m
     assert scene.left_behind() == []
 
 
-def test_what_was_forgotten_by_a_master_that_died_is_ended_by_the_next(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_was_forgotten_by_a_master_that_died_is_ended_by_the_next(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
     workers = []
 
     def script() -> Iterator[None]:
@@ -98,8 +84,8 @@ def test_what_was_forgotten_by_a_master_that_died_is_ended_by_the_next(make_scen
     assert scene.left_behind() == []
 
 
-def test_what_was_killed_has_failed(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_what_was_killed_has_failed(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         worker = begun(scene, 1)
@@ -115,8 +101,10 @@ def test_what_was_killed_has_failed(make_scene: MakeScene) -> None:
     assert message.startswith("the target was killed by ada")
 
 
-def test_a_pause_takes_back_what_has_not_begun_and_leaves_what_has(make_scene: MakeScene) -> None:
-    scene = make_scene()
+def test_a_pause_takes_back_what_has_not_begun_and_leaves_what_has(
+    make_cluster_scene: MakeClusterScene,
+) -> None:
+    scene = make_cluster_scene()
 
     def script() -> Iterator[None]:
         yield from three_children(scene)
@@ -138,8 +126,8 @@ def test_a_pause_takes_back_what_has_not_begun_and_leaves_what_has(make_scene: M
     assert scene.rows("SELECT * FROM failures") == []
 
 
-def test_limits_of_a_cluster_are_changed_while_it_runs(make_scene: MakeScene) -> None:
-    scene = make_scene(max_cpus=1)
+def test_limits_of_a_cluster_are_changed_while_it_runs(make_cluster_scene: MakeClusterScene) -> None:
+    scene = make_cluster_scene(max_cpus=1)
 
     def script() -> Iterator[None]:
         yield from scene.grow([target("Child")] * 6)
