@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
+from tests.servers import sort_example
 from tests.servers.daemons import ServerError
 from tests.servers.grid_engine import GridEngineServer
 from tests.system import pipelines
@@ -133,19 +134,7 @@ def notes(bench: Bench, word: str) -> int:
 
 
 def test_the_sort_example(bench: Bench) -> None:
-    lines = [f"{number * 7919 % 10007} {'x' * (number % 50)}\n" for number in range(4000)]
-    (bench.directory / "file").write_text("".join(lines))
-    example = str(CHECKOUT / "examples" / "sort.py")
-
-    ran = Running(
-        bench.directory,
-        [sys.executable, example, "--jobTree", "tree", "--N", "30000", "--fileToSort", "file", *OPTIONS],
-        99,
-        SERVER_SECONDS,
-    ).ended()
-
-    assert ran.status == 0, ran.err
-    assert (bench.directory / "file").read_text() == "".join(sorted(lines))
+    sort_example.sort(bench.directory, *OPTIONS)
 
 
 def test_many_jobs_are_queued_and_running_when_the_master_is_killed(

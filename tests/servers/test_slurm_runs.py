@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from batchsystems import slurm_commands as commands
+from tests.servers import sort_example
 from tests.servers.slurm import SlurmServer
 from tests.system import pipelines
 from tests.system.legacy_script import CHECKOUT
@@ -86,19 +87,7 @@ def waits_or_runs(found: dict[str, tuple[str, str]]) -> dict[str, str]:
 
 
 def test_the_sort_example(bench: Bench) -> None:
-    lines = [f"{number * 7919 % 10007} {'x' * (number % 50)}\n" for number in range(4000)]
-    (bench.directory / "file").write_text("".join(lines))
-    example = str(CHECKOUT / "examples" / "sort.py")
-
-    ran = Running(
-        bench.directory,
-        [sys.executable, example, "--jobTree", "tree", "--N", "30000", "--fileToSort", "file", *OPTIONS],
-        99,
-        SERVER_SECONDS,
-    ).ended()
-
-    assert ran.status == 0, ran.err
-    assert (bench.directory / "file").read_text() == "".join(sorted(lines))
+    sort_example.sort(bench.directory, *OPTIONS)
 
 
 def test_two_hundred_jobs_are_queued_and_running_when_the_master_is_killed(
