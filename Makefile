@@ -10,7 +10,7 @@ IN_RELEASE = "$(PYTHON)" .ci/venv.py .venv-release release && .venv-release/bin/
 .PHONY: help demo test crash mutants clusters lint format test-all bench bench-peers figures docs share dist clean
 
 help:      # what can be made
-	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 13
+	@grep -E '^[a-z-]+: +#' Makefile | sed 's/ *#/	/' | expand -t 15
 
 demo:      # sort a large file in parallel, kill -9 the master half-way, start it again, check the result
 	@$(IN_VENV) examples/demo.py
@@ -28,7 +28,7 @@ soak:      # kill master, launcher and workers of real runs a thousand times, wi
 clusters:  # install the batch systems that some tests start (Debian 12, as root); nothing of them is started now
 	@$(IN_VENV) -m tests.servers.install
 
-crash:     # stop the world at every durable effect of a run, and after each start again: an hour or so
+crash:     # stop the world at every durable effect of a run, and after each start again: half an hour on a quiet machine
 	@$(IN_VENV) tests/crash/every_point.py --all $(ARGS)
 
 mutants:   # break the library in some sixty ways, one after the other: every one must be caught by a test
@@ -53,6 +53,11 @@ bench:     # measure what targets cost, each line with the figure asked for: som
 bench-peers: # the same work by Toil, Parsl, Dask, Ray, executorlib, Snakemake, in .venv-peers (half a gigabyte, once)
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
 	@.venv-peers/bin/python benchmarks/peers/compare.py $(ARGS)
+
+.PHONY: migrate-check
+migrate-check: # what docs/migrate shows of Toil and Snakemake, done by these, in .venv-peers
+	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers
+	@.venv-peers/bin/python -m tests.system.migration
 
 figures:   # measure all of that on a quiet machine, and put it into README and docs: some 15 minutes
 	@$(IN_VENV) benchmarks/peers/environment.py "$(PYTHON)" .venv-peers

@@ -13,8 +13,6 @@ import select
 import threading
 from typing import Optional, Protocol
 
-import psutil
-
 # How often the thread looks where there are no pidfds. Short beside the 1 to 2 ms that starting a process takes,
 # long beside the few microseconds of one look.
 _TICK_SECONDS = 0.005
@@ -165,6 +163,8 @@ def _is_over(pid: int) -> bool:
             return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
             return True
+    import psutil  # only there; importing it takes 10 ms
+
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.Error:

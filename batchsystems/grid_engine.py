@@ -31,7 +31,7 @@ from batchsystems.drmaa_dialogue import DrmaaDialogue
 from batchsystems.drmaa_files import Files
 from batchsystems.grid_engine_commands import ROOM_MEBIBYTES, Site
 from batchsystems.grid_engine_dialogue import GridEngineDialogue
-from batchsystems.scheduled import Line, Node
+from batchsystems.scheduled import Line, Node, Refusal, why_refused
 
 log = logging.getLogger("jobtree.drmaa")
 
@@ -111,11 +111,31 @@ def _user() -> str:
         return os.environ.get("USER", str(os.getuid()))
 
 
+class _Away(Exception):
+    """There was no answer, which is not the answer that there is nothing."""
+
+
 def read_site(ask: Callable[[Sequence[str]], Answer], memory: str, pe: Optional[str]) -> Site:
     """Ask for it. Raises BatchSystemError if what was chosen is not there; a qmaster that is away is no error."""
+
+    def answered(arguments: Sequence[str]) -> Answer:
+        answer = ask(arguments)
+        kind = why_refused(answer.status, answer.words, commands.REFUSALS)
+        if answer.status != 0 and kind in (Refusal.AWAY, Refusal.UNKNOWN):
+            raise _Away
+        return answer
+
+    try:
+        return _read_site(answered, memory, pe)
+    except _Away:
+        return Site(memory=memory, pe=pe)
+
+
+def _read_site(ask: Callable[[Sequence[str]], Answer], memory: str, pe: Optional[str]) -> Site:
+    """The same; `_Away` if one of the questions was not answered."""
     complexes = ask(["qconf", "-sc"])
     if complexes.status != 0:
-        return Site(memory=memory, pe=pe)
+        raise _Away
     counted = commands.read_consumable(complexes.out, memory) if memory else None
     if memory and counted is None:
         raise BatchSystemError(

@@ -13,8 +13,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Callable, Optional
 
-import psutil
-
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 """The variable that tells a process which graphics cards it may see, by number or name with commas between."""
 
@@ -34,7 +32,7 @@ def usable_cores(cgroup_file: str = CGROUP_FILE, cgroup_mount: str = CGROUP_MOUN
 
 def usable_memory(cgroup_file: str = CGROUP_FILE, cgroup_mount: str = CGROUP_MOUNT) -> int:
     """Bytes of memory that this process may use: the lower of the machine's and its groups' limit."""
-    total = int(psutil.virtual_memory().total)
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = cgroup_memory(cgroup_file, cgroup_mount)
     return total if limit is None else min(total, limit)
 

@@ -16,7 +16,6 @@ import importlib
 import json
 import os
 import pwd
-import secrets
 import sys
 import time
 import urllib.parse
@@ -291,7 +290,7 @@ class Hub:
             try:
                 return self._redis.evalsha(script.sha, 0, *words)
             except self._library.exceptions.NoScriptError:
-                self._redis.eval(pool_scripts.RECOVER, 0, secrets.token_hex(8))
+                self._redis.eval(pool_scripts.RECOVER, 0, os.urandom(8).hex())
                 for each in _SCRIPTS:
                     self._redis.script_load(each.text)
                 return self._redis.evalsha(script.sha, 0, *words)

@@ -28,8 +28,8 @@ class Report:
             sizes, free, seen = (self._hash(space + kind) for kind in ("size", "free", "seen"))
             drained, sick = self._hash(space + "drain"), self._hash(space + "sick")
             for node, text in nodes.items():
-                if node not in sizes:
-                    continue  # it has left meanwhile
+                if node not in sizes or node not in seen:
+                    continue  # it has left meanwhile, between two of these questions
                 about = json.loads(text)
                 cpu, memory, gpus, host = sizes[node].split(" ", 3)
                 free_cpu, free_memory, free_gpus = free.get(node, "0 0 0").split(" ")

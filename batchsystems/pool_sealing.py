@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import socket
 import stat
 import time
@@ -129,7 +128,7 @@ def _holds(path: str, data: bytes) -> bool:
 
 def _write_private(path: str, data: bytes) -> None:
     """Write a file that is whole as soon as it has its name."""
-    new = f"{path}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+    new = f"{path}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(data)
     with suppress(FileNotFoundError):

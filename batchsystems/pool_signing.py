@@ -19,7 +19,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import stat
 from typing import Any
 
@@ -109,11 +108,11 @@ def _read_private(path: str) -> str:
 def _make_key(path: str) -> None:
     """Make a key, whole as soon as it is there; should somebody else do so at the same time, theirs is taken."""
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    new = f"{path}.{os.getpid()}.{secrets.token_hex(4)}"
+    new = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
+            file.write(os.urandom(32).hex() + "\n")
         try:
             os.link(new, path)
         except FileExistsError:

@@ -294,19 +294,18 @@ class Ssh(AbstractBatchSystem):
     def check_hosts(self) -> list[ssh_check.HostCheck]:
         """Check every host: what it sees of our files, who we are there, which versions it has."""
         self._require_open()
-        wanted = ssh_check.prepare(self._directory)
-        for link in self._hosts.open():
-            link.send({"check": {**wanted, "python": link.place.line.python}})
         links = list(self._hosts.links.values())
+        wanted = ssh_check.prepare(self._directory, len(links))
+        asked = list(zip(links, wanted))
+        for link, told in asked:
+            if link.about is not None:
+                link.send({"check": {**told, "python": link.place.line.python}})
         self._until(
             lambda: all(link.about is None or link.name in self._checks for link in links),
             ssh_check.SECONDS + _SYNC_SECONDS,
         )
         found, self._checks = self._checks, {}
-        checks = [
-            ssh_check.judge(link.name, link.about, found.get(link.name), wanted, link.trouble)
-            for link in links
-        ]
+        checks = [ssh_check.judge(a.name, a.about, found.get(a.name), told, a.trouble) for a, told in asked]
         ssh_check.clean_up(wanted)
         return checks
 

@@ -1,14 +1,13 @@
 """Whether hosts can be used: what each sees of the shared directory, who we are there, which versions it has.
 
-The master writes a file beside its own; every host reads it, says after how long it saw it, and writes one back. What
-is wrong is told in words; a host with problems still gets jobs, and those will say the same (their supervisor refuses).
+The master writes a file beside its own; every host reads it, says after how long it saw it, and writes one of its own
+back, so that what one host has written is not taken for another's. What is wrong is told in words; a host with problems
+still gets jobs, and those will say the same (their supervisor refuses).
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -27,23 +26,26 @@ class HostCheck(NamedTuple):
     problems: tuple[str, ...]
 
 
-def prepare(directory: str) -> dict[str, Any]:
-    """Write the file; what an agent is told. Raises OSError."""
+def prepare(directory: str, hosts: int) -> list[dict[str, Any]]:
+    """Write the file; what each of the agents is told. Raises OSError."""
     text = os.urandom(16).hex()
     os.makedirs(directory, 0o700, exist_ok=True)
     file = os.path.join(directory, f"check-{text}")
     with open(file, "w", encoding="ascii") as written:
         written.write(text)
     package = os.path.dirname(os.path.abspath(__file__))
-    return {
-        "file": file, "answer": f"{file}-answer", "text": text, "seconds": SECONDS, "libraries": LIBRARIES,
-        "paths": [package],
-    }  # fmt: skip
+    return [
+        {
+            "file": file, "answer": f"{file}-answer-{number}", "text": text, "seconds": SECONDS,
+            "libraries": LIBRARIES, "paths": [package],
+        }
+        for number in range(hosts)
+    ]  # fmt: skip
 
 
-def clean_up(wanted: dict[str, Any]) -> None:
+def clean_up(wanted: Sequence[dict[str, Any]]) -> None:
     """Remove what was written."""
-    for name in (wanted["file"], wanted["answer"]):
+    for name in {told[key] for told in wanted for key in ("file", "answer")}:
         try:
             os.unlink(name)
         except FileNotFoundError:
@@ -111,8 +113,10 @@ def _is_seen(wanted: dict[str, Any]) -> bool:
 def _versions(found: dict[str, Any]) -> list[str]:
     if "python_error" in found:
         return [f"its Python cannot be run: {found['python_error'].strip()}"]
+    import importlib.metadata  # takes 10 ms, and only who looks at hosts needs it
+
     problems = []
-    theirs, ours = found["versions"]["Python"], platform.python_version()
+    theirs, ours = found["versions"]["Python"], sys.version.split()[0]
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         problems.append(
             f"has Python {theirs}, and here it is {ours} ({sys.executable}): both must be the same"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.resources
 import json
 import os
 import select
@@ -51,6 +50,8 @@ _USUALLY = ("ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3
 
 @functools.lru_cache(maxsize=1)
 def _agent() -> bytes:
+    import importlib.resources  # takes 4 ms, and only who connects needs it
+
     return importlib.resources.files("batchsystems").joinpath("ssh_agent.py").read_bytes() + b"\0"
 
 

@@ -260,11 +260,23 @@ def _why_line(line: dict[str, Any], where: dict[str, Any]) -> str:
         )
     if line["name"] == "computing":
         held = 1000 * 100 / line["value"]
+        found = where.get("after")
+        after = (found["computing"] - found["nothing"]) * 1e6 if found is not None else 0.0
         return (
             f" A target has {held:.0f} us of a core, of which 1000 are its own, and {costs:.0f} what one that does "
-            f"nothing uses in all processes. The other {max(0.0, held - 1000 - costs):.0f} are not told apart here: "
-            "its worker waits for a core that the master has, its slot waits for the next bundle, and our code is "
-            "slower after a millisecond of other work."
+            f"nothing uses in all processes. {after:.0f} more are what its worker, alone on the machine, takes because "
+            "our code is not in the processor's caches any more after a millisecond of other work. The other "
+            f"{max(0.0, held - 1000 - costs - after):.0f} are not told apart here: on two cores, two workers, the "
+            "master and the launcher wait for one another and push one another out of the caches, and each bundle "
+            "has its own cost."
+        )
+    bundle = where.get("bundle")
+    if line["name"] == "flat" and bundle is not None:
+        each = (bundle["fork"] + bundle["worker"]) * 1e3
+        return (
+            f" A bundle takes {each:.1f} ms of CPU however few targets it holds, and the smaller tree has the larger "
+            "part of its targets in small ones: a class that has not been measured starts with a single target in a "
+            "bundle, and what is left in the end is divided among the slots."
         )
     return ""
 

@@ -31,7 +31,7 @@ STATUS = CHECKOUT / "bin" / "jobTreeStatus"
 LONGEST = 1800.0
 """Seconds after which a run is given up."""
 
-_LOOK = 0.02
+_LOOK = 0.1
 """Seconds between looks at the memory of a run's processes: what is read is a high-water mark, so the last look before
 a process ends counts, and the processes in question live for seconds."""
 

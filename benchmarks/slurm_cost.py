@@ -7,7 +7,9 @@ same few cores. On a cluster every node has its own.
 
 It prints: the seconds that the targets need if all slots are always busy; the seconds of the run, from before the
 script is started until it has ended, and how many times the former that is; the calls of sbatch, squeue and sacct; and
-the seconds that an array of as many jobs takes, each sleeping for as long.
+the seconds that a plain array takes, each of whose jobs sleeps for as long. Of that, fewer jobs are run and the time is
+scaled up: while SLURM starts a thousand, some half a minute here, `sbatch` of a second array can be without an answer
+for longer than commands are waited for. `--array 20000` runs them all, in arrays of a thousand, one after the other.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def of_targets(server: SlurmServer, targets: int, seconds: float, *options: str)
 
 
 def of_array(server: SlurmServer, jobs: int, seconds: float) -> float:
-    """Seconds that plain arrays of so many jobs take."""
+    """Seconds that plain arrays of so many jobs take, the next when the one before has ended."""
     began = time.monotonic()
     left = jobs
     while left:
@@ -50,8 +52,8 @@ def of_array(server: SlurmServer, jobs: int, seconds: float) -> float:
         server.run(
             "sbatch", f"--array=0-{size - 1}", "--mem=100M", "--output=/dev/null", f"--wrap=sleep {seconds}"
         )
+        wait_until(lambda: not server.run("squeue", "--noheader"), "the end of the array", seconds=7200)
         left -= size
-    wait_until(lambda: not server.run("squeue", "--noheader"), "the end of the array", seconds=7200)
     return time.monotonic() - began
 
 
@@ -60,16 +62,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what short targets cost on SLURM.")
     parser.add_argument("--targets", type=int, default=20_000, help="how many; default: 20000")
     parser.add_argument("--seconds", type=float, default=0.05, help="how long each sleeps; default: 0.05")
-    parser.add_argument("--no-array", action="store_true", help="leave out the plain array")
+    parser.add_argument(
+        "--array", type=int, default=1000, help="jobs of the plain array; default: 1000, none: 0"
+    )
     arguments = parser.parse_args()
     for name, value in machine.describe(tempfile.gettempdir(), os.cpu_count() or 1).items():
         print(f"{name}: {value}")
     with slurm.start() as server:
         cost = of_targets(server, arguments.targets, arguments.seconds)
         cluster_cost.print_cost(cost, 16, COUNTED, ASKED_CALLS)
-        if not arguments.no_array:
+        if arguments.array:
+            took = of_array(server, arguments.array, arguments.seconds)
+            scaled = took * arguments.targets / arguments.array
             print(
-                f"plain array:   {of_array(server, arguments.targets, arguments.seconds):.1f} s", flush=True
+                f"plain array:   {arguments.array} jobs in {took:.1f} s, so {scaled:.0f} s for as many as targets"
             )
     print(f"load after:    {os.getloadavg()[0]:.2f}")
     return 0 if cost.ratio <= ASKED_RATIO and cost.counted(COUNTED) <= ASKED_CALLS else 1

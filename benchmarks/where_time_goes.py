@@ -3,7 +3,7 @@ spend on it, by kind of work.
 
     python benchmarks/where_time_goes.py [--number 100000] [--json FILE]
 
-Four measurements.
+Five measurements.
 
 1. *Floors*: what the machine takes for a fork, a sync, a row and so on, without jobtree (floors.py).
 2. *A run* of fan_out.py's pipeline, to learn what a target costs in wall clock, and how much CPU the master and all the
@@ -17,6 +17,8 @@ Four measurements.
    a virtual machine they come in when a system call ends, which makes those look dear.)
 
 4. *A bundle by itself*: what the launcher and a worker use for a bundle of one target, whatever is in it.
+5. *After other work*: what a worker uses beside its targets, if these compute for a millisecond each. Its code is not
+   in the processor's caches any more then.
 
 What a line holds is defined by the two tables below: the innermost function that is named there counts.
 """
@@ -38,13 +40,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import fan_out, floors, machine, witness  # noqa: E402
+from benchmarks import computing, fan_out, floors, machine, witness  # noqa: E402
 from benchmarks.running import WrongResult, on_terminate  # noqa: E402
-from jobtree import Stack  # noqa: E402
+from jobtree import Stack, Target  # noqa: E402
 from jobtree.paths import TreePaths, job_id  # noqa: E402
 
 CORES = 2
@@ -248,6 +250,27 @@ def profile_bundle(number: int) -> dict[str, Any]:
     }
 
 
+def measure_after_work(number: int) -> dict[str, Any]:
+    """Be the worker of one bundle whose targets compute, and then that of one whose targets do nothing."""
+    from jobtree.worker import run_bundle
+
+    paths = _make_tree()
+    said = os.dup(1)
+    seconds = []
+    kinds: tuple[Callable[[int], Target], ...] = (computing.Compute, fan_out.Nothing)
+    for bundle, kind in enumerate(kinds, start=1):
+        _make_bundle(paths, bundle, range((bundle - 1) * number // 2, bundle * number // 2), kind)
+        used = time.process_time()
+        status = run_bundle(paths.root, bundle, os.getcwd())
+        seconds.append(time.process_time() - used)
+        if status:
+            raise WrongResult(f"the worker ended with {status}")
+    os.dup2(said, 1)
+    sys.stdout = os.fdopen(said, "w")
+    own = sum(numbers[2] for numbers in witness.read(os.getcwd()).numbers)
+    return {"computing": (seconds[0] - own) / (number // 2), "nothing": seconds[1] / (number // 2)}
+
+
 def _make_tree() -> TreePaths:
     from jobtree import treedir
 
@@ -257,7 +280,9 @@ def _make_tree() -> TreePaths:
     return paths
 
 
-def _make_bundle(paths: TreePaths, bundle: int, numbers: Sequence[int]) -> None:
+def _make_bundle(
+    paths: TreePaths, bundle: int, numbers: Sequence[int], kind: Callable[[int], Target] = fan_out.Nothing
+) -> None:
     """Write a bundle with the targets of these numbers."""
     from jobtree import bundles, frames, serialization
 
@@ -267,7 +292,7 @@ def _make_bundle(paths: TreePaths, bundle: int, numbers: Sequence[int]) -> None:
         job_time=3600.0, max_log_file_size=50_120, keep_logs=False, durable=True, isolate=False, global_dirs=False,
         log_level=None, default_memory=memory, default_cpu=1.0,
     )  # fmt: skip
-    payloads = (serialization.pack(fan_out.Nothing(i)).payload for i in numbers)
+    payloads = (serialization.pack(kind(i)).payload for i in numbers)
     jobs = [
         frames.BundleJob(
             id=job_id(0, i + 1), attempt=1, step=0, memory=memory, cpu=1.0, time=0.0, payload=payload, values={}
@@ -277,7 +302,12 @@ def _make_bundle(paths: TreePaths, bundle: int, numbers: Sequence[int]) -> None:
     bundles.write_bundle(paths, header, jobs)
 
 
-PARTS = {"master": profile_master, "worker": profile_worker, "bundle": profile_bundle}
+PARTS = {
+    "master": profile_master,
+    "worker": profile_worker,
+    "bundle": profile_bundle,
+    "after": measure_after_work,
+}
 
 
 # -- putting it together ---------------------------------------------------------------------------------------
@@ -286,7 +316,7 @@ PARTS = {"master": profile_master, "worker": profile_worker, "bundle": profile_b
 def part(name: str, number: int, directory: str) -> dict[str, Any]:
     """Run one of these in a fresh process and directory, and check that every target has run once."""
     place = tempfile.mkdtemp(dir=directory)
-    witness.make(place, number)
+    witness.make(place, number, width=3 if name == "after" else 0)
     command = [sys.executable, os.path.abspath(__file__), "--part", name, "--number", str(number)]
     environment = machine.environment()
     answer = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
@@ -344,6 +374,7 @@ def main() -> int:
             "run": part("master", options.number, directory),
             "worker": part("worker", options.number, directory),
             "bundle": part("bundle", min(100, options.number), directory),
+            "after": part("after", min(4000, options.number), directory),
         }
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -377,6 +408,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "master": _stages("the master, for each target", run["stages"], run["cpu"] * each),
         "worker": _stages("a worker, for each target", worker["stages"], worker["cpu"] * each),
         "bundle": _bundle(result.get("bundle")),
+        "after": _after(result.get("after")),
     }
 
 
@@ -387,6 +419,16 @@ def _bundle(found: Optional[dict[str, float]]) -> str:
         f"A bundle of one target takes {found['fork'] * 1e3:.1f} ms of CPU in the launcher, which forks its worker, "
         f"and {found['worker'] * 1e3:.1f} ms in the worker, with {found['faults']:.0f} page faults: what it touches of "
         "the launcher's memory it must first copy."
+    )
+
+
+def _after(found: Optional[dict[str, float]]) -> str:
+    if found is None:
+        return "Not measured yet."
+    return (
+        f"A worker, alone on the machine, takes {found['nothing'] * 1e6:.1f} us for a target that does nothing, and "
+        f"{found['computing'] * 1e6:.1f} us beside the target's own for one that computes for a millisecond: after "
+        "that, our code is not in the processor's caches any more."
     )
 
 

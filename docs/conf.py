@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -54,6 +55,7 @@ graphviz_dot_args = drawings.STYLE
 def setup(app: Sphinx) -> None:
     """What is ours in it; called by Sphinx."""
     app.connect("autodoc-process-docstring", arguments_as_list)
+    app.add_lexer("snakemake", PythonLexer)  # Pygments has none; its rules look well as Python
 
 
 def arguments_as_list(

@@ -126,6 +126,7 @@ class Adopter:
             bundle.log_start = body[3]
             bundle.work.started(body[4])
             bundle.current_since = clock.elapsed()
+            bundle.begun = bundle.begun if bundle.started_any else bundle.current_since
             bundle.started_any = True
             bundle.said = None
         elif kind == frames.CHILDREN:
@@ -466,9 +467,6 @@ class Adopter:
         before: int,
     ) -> None:
         """Write a failure down, and tell of it: in full when the job is given up, in a line when it is not."""
-        given_up = state is State.FAILED
-        if given_up:
-            self.services.failed(job.id)
         path = self.paths.log(bundle.id)
         row = FailureRow(
             job.id, attempt, name, failure, path if failure.log_end > failure.log_start else None,
@@ -476,12 +474,14 @@ class Adopter:
         )  # fmt: skip
         # Relative to the tree in the store, so that the tree can be moved.
         self.store.note_failure(row._replace(log=row.log and os.path.relpath(row.log, self.paths.root)))
-        if given_up:
-            self.collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self.paths.root)))
+        if state is State.FAILED:
+            self.services.failed(job.id)
+            text = describe_failure(row, True, self.paths.root)
+            self.collected.news.append(News(logging.CRITICAL, text, row))
         else:
             self.collected.retry.append((job.id, before + 1))
             text = f"job {job_name(job.id)} ({name}) failed, attempt {attempt}, and is tried again: {failure.message}"
-            self.warn(one_line(text))
+            self.collected.news.append(News(logging.WARNING, one_line(text), row))
 
     def warn(self, text: str) -> None:
         """Tell the user after the commit."""

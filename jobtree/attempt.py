@@ -16,7 +16,7 @@ from typing import Any, Callable, NoReturn, Optional
 
 from jobtree import clock, files, frames, randomness, removing, serialization, tempdirs
 from jobtree.errors import CannotImport, CannotPickle, JobTreeError, StorageError, TargetError
-from jobtree.frames import BundleJob, Failure, Packed, Supervision
+from jobtree.frames import BundleJob, Failure, Packed
 from jobtree.paths import job_id
 from jobtree.progress_reports import ProgressReports, report_of
 from jobtree.recorded import Recorded, set_surroundings
@@ -340,7 +340,7 @@ class Attempt:
         return (
             not header.isolate
             and clock.elapsed() - self._place.started < header.job_time
-            and self._has_time_for(packed)
+            and self._place.has_time_for(packed.time)
             and (packed.memory or header.default_memory) <= header.memory
             # Exactly: numerical libraries were told to use so many threads when this worker began.
             and (packed.cpu or header.default_cpu) == header.cpu
@@ -348,14 +348,6 @@ class Attempt:
             and all(token in self._place.values for token in packed.mentions)
             and not self._place.is_recalled()
         )
-
-    def _has_time_for(self, packed: Packed) -> bool:
-        place = self._place
-        if place.header.supervision is None:
-            return True
-        limit = Supervision(*place.header.supervision).time_limit
-        left = limit - (clock.elapsed() - place.started)
-        return not limit or (packed.time or place.header.job_time) <= left
 
     def _job_of(self, packed: Packed, id: int, attempt: int, step: int) -> BundleJob:
         header, values = self._place.header, self._place.values

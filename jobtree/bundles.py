@@ -244,11 +244,12 @@ class RunningBundle:
     ``offset`` is how far its outcome file was read; ``safe_offset`` how far it may be called adopted: not beyond the
     first frame that still waits for its outcome. ``end`` and ``host`` are what its supervisor wrote, if it has one.
     ``created``: when it was to be submitted, in seconds since 1970; ``work``: what its worker has done. ``heard``: when
-    a target of it last began or ended; ``said``: what the one that runs has been heard to say, None if nothing.
+    a target of it last began or ended; ``begun``: when the first did; ``said``: what the one that runs has been heard
+    to say, None if nothing.
     """
 
     __slots__ = (
-        "backend", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed",
+        "backend", "begun", "created", "current", "current_since", "damaged", "end", "enforced", "expected", "failed",
         "finished", "heard", "host", "id", "issued_at", "log_start", "name", "offset", "orphaned", "path", "pending",
         "recalled", "said", "serves", "shape", "size", "started_any", "supervised", "value_files", "work",
     )  # fmt: skip
@@ -263,6 +264,7 @@ class RunningBundle:
         self.issued_at: float = now
         self.created: float = clock.wall()
         self.heard: float = now
+        self.begun: float = now
         self.expected: float = 0.0
         self.current: Optional[tuple[int, int]] = None
         self.current_since: float = now

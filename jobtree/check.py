@@ -178,6 +178,9 @@ def _check_database(paths: TreePaths, seen: _Seen) -> Iterator[Finding]:
             yield Finding(True, paths.database, f"is damaged: {error}", what_now)
         else:
             raise snapshot.explained(paths, lock.is_held(paths), error) from error
+    except OSError as error:
+        advice = f"Check who owns it and its mode. {_DISK}"
+        yield Finding(True, paths.database, f"cannot be read: {error.strerror}", advice)
 
 
 def _check_schema(paths: TreePaths, connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
-from jobtree.report import message_from_job
+from jobtree.schema import FailureRow
 from jobtree.values import Returned
-
-log: logging.Logger = logging.getLogger("jobtree")
 
 
 class News(NamedTuple):
-    """A line for the user, told after the commit: a level of logging, or None for a message of a target."""
+    """A line for the user, told after the commit (jobtree.telling): a level of logging, or None for a message of a
+    target. failure: what it tells of, if it is one."""
 
     level: Optional[int]
     text: str
+    failure: Optional[FailureRow] = None
 
 
 class Collected:
@@ -28,12 +26,3 @@ class Collected:
         self.returned: list[Returned] = []
         self.sync: set[int] = set()
         self.retry: list[tuple[int, int]] = []
-
-
-def tell(news: Iterable[News]) -> None:
-    """Say what was collected; after the commit."""
-    for level, text in news:
-        if level is None:
-            message_from_job(text)
-        else:
-            log.log(level, "%s", text)

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from jobtree import definitions
-from jobtree.errors import CannotImport, GuardMissing
+from jobtree.errors import WORKING_DIRECTORY_GONE, CannotImport, GuardMissing, UsageError
 
 OF_THE_MACHINE = (
     "TMPDIR", "TMP", "TEMP", "HOSTNAME", "HOSTTYPE", "HOST", "MACHTYPE", "OSTYPE", "XDG_RUNTIME_DIR", "SSH_*",
@@ -88,9 +88,17 @@ def of_this_process(allow: Sequence[str] = (), deny: Sequence[str] = ()) -> Envi
 
     allow, deny: patterns of variable names (``FOO_*``) that are handed on, or not, whatever the lists above say.
     """
-    directory = os.getcwd()
+    directory = working_directory()
     path = [os.path.abspath(entry) if entry else directory for entry in sys.path]
     return Environment(variables(os.environ, allow, deny), directory, path, main_module(), [], tuple(deny))
+
+
+def working_directory() -> str:
+    """The directory in which a run is started. Raises UsageError if somebody has removed it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UsageError(WORKING_DIRECTORY_GONE) from None
 
 
 def variables(given: Mapping[str, str], allow: Sequence[str], deny: Sequence[str]) -> dict[str, str]:

@@ -131,3 +131,9 @@ class CannotImport(JobTreeError):
 
 class BrokenInvariant(AssertionError):
     """Our own mistake: the state contradicts itself. Stopping is safe, going on is not."""
+
+
+WORKING_DIRECTORY_GONE = (
+    "the directory in which this was started is not there any more: go to another one (cd), "
+    "and start it there."
+)

@@ -85,6 +85,9 @@ RECALL = b"\x01"
 NO_RECALL = b"\x00"
 CANCEL = b"\x02"
 
+OVERTIME = 2
+"""On a cluster a worker begins no more jobs of its bundle after so many times --jobTime; they are given back."""
+
 
 class BundleHeader(NamedTuple):
     """What a worker must know of its bundle. Sizes in bytes, times in seconds, paths absolute."""

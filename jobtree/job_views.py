@@ -18,7 +18,7 @@ from jobtree.events import ROOT_PARENT, State
 from jobtree.paths import TreePaths, job_name, job_number
 from jobtree.progress_reports import Report
 from jobtree.quantities import format_duration, format_memory
-from jobtree.queries import Details, JobSeen
+from jobtree.queries import MOST_ROWS, Details, JobSeen
 from jobtree.schema import FailureRow
 from jobtree.shown import one_line, shown
 
@@ -43,7 +43,13 @@ def number_of(name: str) -> int:
 
 def failed(paths: TreePaths, most: int) -> View:
     """The first jobs that were given up, each with its reason."""
-    found: list[JobSeen] = snapshot.look(paths, "in_state", state=int(State.FAILED), limit=most + 1)
+    found: list[JobSeen] = []
+    while len(found) <= most:
+        after, limit = found[-1].id if found else 0, min(most + 1 - len(found), MOST_ROWS)
+        page = snapshot.look(paths, "in_state", state=int(State.FAILED), after=after, limit=limit)
+        found += page
+        if len(page) < limit:
+            break
     lines = []
     for job in found[:most]:
         lines += [_failure(paths, job), ""]

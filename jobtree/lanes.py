@@ -129,7 +129,7 @@ class Lanes:
         return self.packers[0].running_bundle(number, name, shape, size, offset)
 
     def idle(self) -> list[Packer]:
-        """Those with room and nothing to fill it with."""
+        """Those with room and nothing to fill it with; what no bundle may be made of now does not count."""
         return [
             packer
             for packer in self.packers
@@ -139,9 +139,17 @@ class Lanes:
     def is_late(self, bundle: RunningBundle, now: float, idle: Sequence[Packer]) -> bool:
         """Whether idle slots are to take over what a bundle has not begun."""
         waiting = len(self._tree.bundles.get(bundle.id, ())) - (bundle.current is not None)
+        if waiting <= 0 or not bundle.started_any or self.of_shape(bundle.shape) not in idle:
+            return False
         patience = _LATE_ON_A_CLUSTER if bundle.supervised else _LATE
-        late = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
-        return waiting > 0 and late and bundle.started_any and self.of_shape(bundle.shape) in idle
+        silent = now - bundle.heard > bundle.expected + patience and now - bundle.current_since > patience
+        return silent or (bundle.supervised and self._drags_on(bundle, now, waiting))
+
+    def _drags_on(self, bundle: RunningBundle, now: float, waiting: int) -> bool:
+        """Whether one whose targets end one after the other takes longer than was thought, and will for a while."""
+        taken = now - bundle.begun
+        each = taken / max(1, bundle.finished)
+        return taken > bundle.expected + _LATE_ON_A_CLUSTER and waiting * each > _LATE_ON_A_CLUSTER
 
     def largest_memory(self) -> Optional[int]:
         """The largest memory in bytes that a job can have anywhere; None if that is not known."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: A log file starts anew at this size with --rotatingLogging; one old file is kept.
 ROTATE_AT_BYTES: Final = 1_000_000
 
+#: A record with this attribute true is for log files: what is read on a terminal tells of it in fewer words.
+FILES_ONLY: Final = "jobtree_files_only"
+
 _JOBTREE: Final = "jobtree"
 
 # What was added here, to be told from what the script has set up for itself.
@@ -100,6 +103,9 @@ def set_up_logging(settings: Settings, stream: Optional[TextIO]) -> None:
     set_level(settings.effective_log_level)
     if stream is not None and not any(_writes_to(handler, stream) for handler in root.handlers):
         _add(_Stream(stream))
+    for handler in root.handlers:
+        if stream is not None and _writes_to(handler, stream):
+            handler.addFilter(_is_for_people)  # adding it again does nothing
     if settings.log_file is not None:
         add_log_file(settings.log_file, settings.log_rotating)
 
@@ -160,6 +166,10 @@ def _add(handler: logging.Handler) -> None:
     handler.setFormatter(_Formatter())
     logging.getLogger().addHandler(handler)
     _ours.append(handler)
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    return not getattr(record, FILES_ONLY, False)
 
 
 def _writes_to(handler: logging.Handler, stream: TextIO) -> bool:

@@ -29,7 +29,7 @@ from jobtree.adoption import Adopter
 from jobtree.backends import Backends, Make
 from jobtree.bundles import RunningBundle
 from jobtree.cluster import Cluster
-from jobtree.collected import Collected, tell
+from jobtree.collected import Collected
 from jobtree.enforcing import Enforcer
 from jobtree.enlarging import Enlarging
 from jobtree.environment import Environment
@@ -49,6 +49,7 @@ from jobtree.silence import Silence
 from jobtree.steering import Steering
 from jobtree.stop_signals import StopSignals
 from jobtree.store import Store
+from jobtree.telling import Teller
 from jobtree.tree import Tree
 
 log: logging.Logger = logging.getLogger("jobtree")
@@ -101,6 +102,7 @@ class Master:
         self.tree = tree
         self.stopped_by: int | str | None = None
         self.left: dict[str, int] = {}
+        self.teller: Teller = Teller(paths.root)
         self._paths = paths
         self._store = store
         self._settings = settings
@@ -142,9 +144,7 @@ class Master:
         self._next_limits = 0.0
         self._synced: dict[str, tuple[int, ...]] = {}
         self._ending = False
-        self._undecided: list[
-            End
-        ] = []  # of bundles that tell of a failure; whose fault it was is not known yet
+        self._undecided: list[End] = []  # of bundles that tell of a failure; not known yet whose fault
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -301,7 +301,7 @@ class Master:
         del self._bundles[bundle.name]
         self._adopter.settle(bundle, end, charge)
         lane = self._lanes.of(bundle.backend) or self._lanes.of_shape(bundle.shape)
-        lane.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.work.busy)
+        lane.over(bundle)
         return _Closed(bundle.id, self._log_may_go(bundle), bundle.supervised)
 
     def _log_may_go(self, bundle: RunningBundle) -> bool:
@@ -417,7 +417,7 @@ class Master:
         self._store.commit()
         if submissions:
             self._issue(submissions)
-        tell(collected.news)
+        self.teller.tell(collected.news)
         self._steering.answer()
         self._enforcer.act()
         self._cluster.act()

@@ -47,6 +47,7 @@ class JobTree:
     """A job tree directory, and the options with which targets are run in it."""
 
     def __init__(self, directory: Union[str, os.PathLike[str]], **options: Any) -> None:
+        environment.working_directory()  # targets run there, and the name may be relative to it
         self.directory: str = os.path.abspath(os.fspath(directory))
         try:
             self._settings = _settings_from(self.directory, options)
@@ -116,6 +117,8 @@ def _settings_from(directory: str, given: Mapping[str, Any]) -> Settings:
     # Only the process that starts a run needs the options, and workers import this module too.
     from jobtree.options import OPTIONS, backend_options, default_options, settings_from
 
+    if "\0" in directory:
+        raise ValueError(f"{directory!r} is no name of a directory")
     known = {option.flag[2:]: option for option in (*OPTIONS, *backend_options())}
     options = default_options()
     for name, value in given.items():

@@ -11,14 +11,14 @@ What must hold
 from __future__ import annotations
 
 import logging
-import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Callable, Optional
 
 from batchsystems.abstract import AbstractBatchSystem, Capacity, NeverFits, Resources, Submission
 from jobtree import bundles, clock, countable, frames, launcher, limits, supervisor
 from jobtree.bundles import RunningBundle
-from jobtree.bundling import Bundler
+from jobtree.bundling import Bundler, within_bytes
 from jobtree.collected import Collected, News
 from jobtree.environment import Environment
 from jobtree.events import Job, State
@@ -39,11 +39,11 @@ GOAL_SECONDS = 0.1
 LONGEST_SECONDS = 0.5
 """What it may take where much work waits."""
 
-SHORTEST_SECONDS = 0.02
-"""What it takes at least, as long as there is enough for all slots: three times what it costs."""
+SHORTEST_SECONDS = 0.04
+"""What it takes at least, as long as there is enough for all slots: many times what it costs."""
 
-SHORTEST_SHARE = 0.25
-SHORTEST_ON_A_CLUSTER = 10.0
+SHORTEST_SHARE = 0.85
+SHORTEST_ON_A_CLUSTER = 30.0
 """The same on a cluster, where a job costs a second or two: this part of --jobTime, so many seconds at most."""
 
 _MOST_SLOTS = 256
@@ -70,6 +70,15 @@ def cores_of(backend: str) -> str:
 def memory_of(backend: str) -> str:
     """The same of its memory."""
     return f"memory of {backend}"
+
+
+def _sizes(rows: Sequence[tuple[Job, bytes]], values: Mapping[int, Mapping[bytes, object]]) -> Iterator[int]:
+    """Bytes that each job adds; a value that several are given counts once."""
+    seen: set[bytes] = set()
+    for job, payload in rows:
+        given = {token: value for token, value in values.get(job.id, {}).items() if token not in seen}
+        seen.update(given)
+        yield len(payload) + sum(len(value) for value in given.values() if isinstance(value, bytes))
 
 
 class Packer:
@@ -114,7 +123,9 @@ class Packer:
         self.supervised: bool = batch.outlives_master
         if self.supervised:
             shortest = min(settings.job_time * SHORTEST_SHARE, SHORTEST_ON_A_CLUSTER)
-            self.bundler: Bundler = Bundler(settings.job_time, settings.isolate, shortest=shortest)
+            self.bundler: Bundler = Bundler(
+                settings.job_time, settings.isolate, shortest=shortest, bounded=True
+            )
         else:
             self.bundler = Bundler(GOAL_SECONDS, settings.isolate, LONGEST_SECONDS, SHORTEST_SECONDS)
         self.proved: bool = not self.supervised
@@ -126,6 +137,8 @@ class Packer:
         if most_bundles is not None:
             room = min(room, most_bundles)
         promised: Optional[dict[str, float]] = None
+        if self.supervised:
+            self._learn()
         made = True
         while made and len(submissions) < room and self._tree.totals[State.READY]:
             made = False
@@ -149,9 +162,21 @@ class Packer:
 
     def ready(self) -> int:
         """How many READY jobs go to this batch system, and wait for nothing but room."""
-        if self._takes is None and not self._services:
+        if self._takes is None and not self._services and not self.supervised:
             return self._tree.totals[State.READY]
-        return sum(numbers[State.READY] for s, numbers in self._tree.counts.items() if self._may_take(s))
+        return sum(numbers[State.READY] for s, numbers in self._tree.counts.items() if self._may_pack(s))
+
+    def _may_pack(self, shape: int) -> bool:
+        """Whether a shape's jobs go here and could be packed, were there room."""
+        if not self._tree.counts[shape][State.READY] or not self._may_take(shape):
+            return False
+        name = self._store.shapes[shape].name
+        # Of a class of which nothing is known one bundle a slot is made, until they show something.
+        return (
+            not self.supervised
+            or self.bundler.is_known(name)
+            or self.bundler.in_flight(name) < self._slots(shape)
+        )
 
     def waiting(self) -> list[int]:
         """The shapes of which there is a READY job that waits for nothing but room."""
@@ -169,6 +194,15 @@ class Packer:
     def running_bundle(self, number: int, name: str, shape: int, size: int, offset: int) -> RunningBundle:
         """The record of a bundle that is, or is about to be, submitted."""
         return RunningBundle(number, name, shape, size, self._paths.outcome(number), offset, clock.elapsed())
+
+    def over(self, bundle: RunningBundle) -> None:
+        """Measure a bundle that is over."""
+        early = (
+            bundle.finished < bundle.size
+            and bundle.work.busy < self.settings.job_time
+            and not bundle.recalled
+        )
+        self.bundler.over(self._store.shapes[bundle.shape].name, bundle.finished, bundle.work.busy, early)
 
     # -- how much ----------------------------------------------------------------------------------------------
 
@@ -190,6 +224,21 @@ class Packer:
             most = self.bundler.size(name, waiting, self._slots(shape))
             if most:
                 yield shape, most
+
+    def _learn(self) -> None:
+        """What the bundles of classes have shown so far of which none is over yet: that may take minutes."""
+        ready = {
+            self._store.shapes[s].name for s, numbers in self._tree.counts.items() if numbers[State.READY]
+        }
+        unknown = {name for name in ready if not self.bundler.is_known(name)}
+        shown: dict[str, tuple[int, float]] = {}
+        for bundle in self._running.values() if unknown else ():
+            name = self._store.shapes[bundle.shape].name
+            if bundle.finished and bundle.backend == self.backend and name in unknown:
+                targets, seconds = shown.get(name, (0, 0.0))
+                shown[name] = targets + bundle.finished, seconds + bundle.work.busy
+        for name, (targets, seconds) in shown.items():
+            self.bundler.learn(name, targets, seconds / targets)
 
     def _promised(self) -> dict[str, float]:
         """What running bundles have, if anything is limited: cores and memory here, countable things anywhere."""
@@ -267,7 +316,7 @@ class Packer:
                 rows = rows[:1] if index == 0 else rows[:index]
                 break
         count = self.bundler.cut(self._store.shapes[shape].name, (job.time for job, _ in rows), most)
-        return rows[:count]
+        return rows[: within_bytes(len(payload) for _, payload in rows[:count])]
 
     def _never_fits(self, job: Job, collected: Collected) -> bool:
         """Give a READY job up if it asks for more than there will ever be."""
@@ -301,7 +350,7 @@ class Packer:
         failure = Failure("resources", why, "", "", 0, 0)
         row = FailureRow(job.id, job.attempt, shape.name, failure, None, None, None, clock.wall())
         self._store.note_failure(row)
-        collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self._paths.root)))
+        collected.news.append(News(logging.CRITICAL, describe_failure(row, True, self._paths.root), row))
         self._store.write(self._tree.take_changes(), self._tree.counts)
 
     def _larger_than(self, capacity: Optional[Capacity], shape: Shape, job: Job) -> str:
@@ -366,6 +415,9 @@ class Packer:
             return None
         if rows[0][0].id in self._services:
             rows = rows[:1]  # what comes after it in its bundle would wait for its end
+        values = self._store.values_of_jobs([job.id for job, _ in rows])
+        if values:
+            rows = rows[: within_bytes(_sizes(rows, values))]
         known = self._store.shapes[shape]
         cpu, _ = self.request(shape)
         memory = max(job.memory for job, _ in rows) or self.settings.default_memory
@@ -376,7 +428,6 @@ class Packer:
         bundle.backend, bundle.supervised = self.backend, self.supervised
         limit = self._time_limit(known.name, [job for job, _ in rows]) if self.supervised else None
         self._tree.issued(number, [job for job, _ in rows])
-        values = self._store.values_of_jobs([job.id for job, _ in rows])
         header = self._header(number, len(rows), memory, cpu, limit, known.countable)
         bundles.write_bundle(self._paths, header, self._bundle_jobs(rows, cpu, values))
         self._store.write(self._tree.take_changes(), self._tree.counts)
@@ -384,7 +435,7 @@ class Packer:
             BundleRow(number, name, self.backend, shape, len(rows), 0, bundle.created, None)
         )
         self._running[name] = bundle
-        self.bundler.issued(known.name)
+        self.bundler.issued(known.name, len(rows))
         return self._submission(
             name, number, Resources(cpu, memory, limit, countable.counts(known.countable))
         )
@@ -417,12 +468,15 @@ class Packer:
     def _time_limit(self, name: str, jobs: list[Job]) -> Optional[float]:
         """Seconds after which the batch system may end a bundle of these jobs; None if any of them says nothing."""
         default = self.settings.default_time
-        total = 0.0
+        total = longest = 0.0
         for job in jobs:
             asked = job.time or default
             if not asked:
                 return None
+            longest = max(longest, asked)
             total += max(asked, self.bundler.expected(name, asked) if len(jobs) > 1 else asked)
+        # What its worker has not begun after that time it gives back.
+        total = min(total, frames.OVERTIME * self.settings.job_time + longest)
         return total * _TIME_MARGIN + _TIME_EXTRA
 
     def _header(
@@ -431,7 +485,7 @@ class Packer:
         s = self.settings
         told = None
         if self.supervised:
-            told = tuple(Supervision(s.lease, s.grace, VERSION, platform.python_version(), limit or 0.0))
+            told = tuple(Supervision(s.lease, s.grace, VERSION, sys.version.split()[0], limit or 0.0))
         return BundleHeader(
             frames.VERSION, self._run, number, count, memory, cpu, s.job_time, s.max_log_file_size, s.keep_logs,
             s.durable == "full", s.isolate, self._tree.with_global_dir > 0, s.effective_log_level, s.default_memory,

@@ -1,4 +1,5 @@
-"""How far the run is, while it goes on: one live line on a terminal, a line of the log every minute elsewhere.
+"""How far the run is, while it goes on: a live line on a terminal and in a notebook, elsewhere a line of the log each
+minute.
 
 What must hold
   - The master does not wait for it: a thread of its own looks at what the master has in memory, four times a second at
@@ -8,12 +9,15 @@ What must hold
   - ``kill -9`` leaves a terminal that works: no cursor is hidden, no mode is set, and the cursor waits at the beginning
     of the line, where the next prompt overwrites it.
   - A run in the background of a shell writes nothing of its own on the terminal.
-  - The line is drawn with ``rich``, which takes 60 ms to import: only in the thread, only where there is a terminal,
-    and not before the run has gone on for half a second. Most are over by then.
+  - In a notebook the line is an output of the cell, which is replaced, and in the end tells how the run has ended.
+    IPython is used where it runs already, and imported nowhere else.
+  - On a terminal the line is drawn with ``rich``, which takes 60 ms to import: only in the thread, only where there is
+    a terminal, and not before the run has gone on for half a second. Most are over by then.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -29,6 +33,9 @@ log: logging.Logger = logging.getLogger("jobtree")
 
 _FIRST_SECONDS = 0.5
 _LIVE_SECONDS = 0.25
+_CELL_SECONDS = 1.0
+"""Between two in a notebook, which keeps what it is sent for each browser."""
+
 _PLAIN_SECONDS = 60.0
 """Between two lines of the log."""
 
@@ -50,14 +57,20 @@ class Progress:
         self._silent = silent
         self._ending = threading.Event()
         self._thread: Optional[threading.Thread] = None
+        self._pace: Optional[Pace] = None
+        self._cell: Any = None
+        """IPython's handle of the output that is replaced."""
 
     def __enter__(self) -> Progress:
         if not self._silent and log.isEnabledFor(logging.INFO):
             work = self._live if _is_terminal(sys.stderr) else self._plain
-            start = self._outlook.look()
-            self._thread = threading.Thread(
-                target=work, args=(Pace(start),), name="jobtree-progress", daemon=True
-            )
+            pace = Pace(self._outlook.look())
+            display = _display_of_a_notebook()
+            if display is not None:
+                work = self._in_cell
+                self._cell = display(self._shown(pace), raw=True, display_id=True)
+            self._pace = pace
+            self._thread = threading.Thread(target=work, args=(pace,), name="jobtree-progress", daemon=True)
             self._thread.start()
         return self
 
@@ -65,6 +78,8 @@ class Progress:
         self._ending.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE_SECONDS)
+        if self._cell is not None and self._pace is not None:
+            self._cell.update(self._shown(self._pace), raw=True)
 
     def _plain(self, pace: Pace) -> None:
         while not self._ending.wait(_PLAIN_SECONDS):
@@ -85,10 +100,26 @@ class Progress:
         finally:
             line.close()
 
+    def _in_cell(self, pace: Pace) -> None:
+        while not self._ending.wait(_CELL_SECONDS):
+            self._cell.update(self._shown(pace), raw=True)
+
+    def _shown(self, pace: Pace) -> dict[str, str]:
+        return {"text/plain": in_words(self._look(pace), pace)}
+
     def _look(self, pace: Pace) -> Look:
         look = self._outlook.look()
         pace.add(look)
         return look
+
+
+def _display_of_a_notebook() -> Any:
+    """IPython's function that shows something in a cell; None where this process is no notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    return importlib.import_module("IPython.display").display
 
 
 def _is_terminal(stream: Optional[TextIO]) -> bool:

@@ -11,20 +11,39 @@ from typing import Any, Optional
 class Recorded:
     """What a target has recorded, for the code that stores it; users have no need of it."""
 
-    __slots__ = ("children", "countable", "cpu", "follow_on", "memory", "services", "time", "token")
+    __slots__ = ("_left", "_state")
 
     def __init__(self, target: Any) -> None:
-        state = target.__dict__
-        self.time: Optional[float]
-        self.memory: Optional[int]
-        self.cpu: Optional[float]
-        self.time, self.memory, self.cpu = state["_jobtree"][:3]
-        self.countable: str = "".join(state["_jobtree"][3:])
-        self.token: Optional[bytes] = state.get("_jobtree_token")
-        left: Optional[_Left] = state.get("_jobtree_left")
-        self.children: list[Any] = left.children if left else state.get("_jobtree_children", [])
-        self.services: list[Any] = left.services if left else state.get("_jobtree_services", [])
-        self.follow_on: Optional[Any] = left.follow_on if left else state.get("_jobtree_follow_on")
+        self._state: dict[str, Any] = target.__dict__
+        self._left: Optional[_Left] = self._state.get("_jobtree_left")
+
+    @property
+    def request(self) -> tuple[Any, ...]:
+        """Seconds, bytes and cores, None where it has not said; then the countable things, if there are any."""
+        request: tuple[Any, ...] = self._state["_jobtree"]
+        return request
+
+    @property
+    def token(self) -> Optional[bytes]:
+        """That of the promise of what it returns, if anybody has asked for that."""
+        return self._state.get("_jobtree_token")
+
+    @property
+    def children(self) -> list[Any]:
+        """Its children, in the order in which they were added."""
+        children: list[Any] = self._left.children if self._left else self._state.get("_jobtree_children", [])
+        return children
+
+    @property
+    def services(self) -> list[Any]:
+        """Its services."""
+        services: list[Any] = self._left.services if self._left else self._state.get("_jobtree_services", [])
+        return services
+
+    @property
+    def follow_on(self) -> Optional[Any]:
+        """Its follow-on."""
+        return self._left.follow_on if self._left else self._state.get("_jobtree_follow_on")
 
 
 class _Left:

@@ -16,12 +16,15 @@ from types import TracebackType
 from typing import Optional
 
 from jobtree import clock
-from jobtree.errors import JobTreeError, RunStopped
+from jobtree.errors import JobTreeError, RunStopped, UsageError
 from jobtree.paths import job_name
 from jobtree.schema import FailureRow
 from jobtree.shown import one_line, shown
 
 log: logging.Logger = logging.getLogger("jobtree")
+
+REQUIRED: tuple[str, ...] = ("cloudpickle", "filelock", "psutil", "rich")
+"""What an installation brings along (a test holds it to setup.cfg), and a checkout does not."""
 
 
 def describe_failure(row: FailureRow, given_up: bool, root: str) -> str:
@@ -90,6 +93,16 @@ def end_with(error: JobTreeError, program: Optional[str] = None) -> int:
     return error.exit_status
 
 
+def of_missing(error: BaseException) -> Optional[UsageError]:
+    """What to tell instead of an error, if it is that something is not installed that jobtree needs; else None."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in REQUIRED:
+        return None
+    return UsageError(
+        f"{error.name} is missing, which jobtree needs: this Python does not find it. Install what is needed:\n"
+        f"{command(sys.executable, '-m', 'pip', 'install', *REQUIRED)}"
+    )
+
+
 def install_excepthook() -> None:
     """Have errors of ours that nobody catches end the script with their message and status, not with a traceback."""
     previous = sys.excepthook
@@ -99,6 +112,7 @@ def install_excepthook() -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
         if isinstance(error, Interrupted):
             _die_of_sigint()
+        error = of_missing(error) or error
         if isinstance(error, JobTreeError):
             # Raising SystemExit in the hook is how a hook sets the exit status.
             raise SystemExit(end_with(error))
@@ -110,6 +124,12 @@ def install_excepthook() -> None:
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C stopped a run; what that means was said already."""
+
+
+def interrupted() -> Interrupted:
+    """The exception for a Ctrl-C that came before the run could stop in order, or once more while its end was told."""
+    log.critical("Stopped by Ctrl-C. The same command again goes on from there.")
+    return Interrupted()
 
 
 def _die_of_sigint() -> None:

@@ -51,6 +51,7 @@ from jobtree.errors import (
 )
 from jobtree.events import ROOT_PARENT, Job, State
 from jobtree.frames import Packed
+from jobtree.garbage import rare_collections
 from jobtree.killing import Killed, kill_all
 from jobtree.master import Master
 from jobtree.notifying import OnEnd
@@ -194,6 +195,7 @@ def _run_store(
             copies.Copier(paths, store, settings.copy_every, master.stop),
             Measurer(paths, config.run),
             Progress(master.outlook, settings.no_progress),
+            rare_collections(),
         ):
             master.run()
     except StorageError as error:
@@ -213,6 +215,7 @@ def _run_store(
     store.close()  # before anybody is told that all is well
     if already_complete:
         return _already_complete(paths, tree)
+    master.teller.tell_counted(tree.totals[State.FAILED])
     for line in summary.lines(store, tree):
         log.info("%s", line)
     took = format_duration(clock.elapsed() - started)
@@ -225,6 +228,7 @@ def _paths(settings: Settings) -> TreePaths:
         raise UsageError(
             "Specify --jobTree DIR: the directory in which the run keeps its state (made if it is not there)."
         )
+    environment.working_directory()  # targets run there, and names of files may be relative to it
     return TreePaths(os.path.abspath(settings.job_tree))
 
 

@@ -40,10 +40,11 @@ def pack(target: Target, main: Optional[str] = None) -> Packed:
 
     Raises CannotPickle, which names the attribute.
     """
-    recorded = Recorded(target)
-    payload, mentions = _dumps(target, main, lambda: _blame(target, main))
-    name = stored_name(target, main)
-    return Packed(name, recorded.memory, recorded.cpu, recorded.time, payload, mentions, recorded.countable)
+    payload, mentions = _dumps(target, main, _blame, target)
+    time, memory, cpu, *countable = Recorded(target).request
+    return Packed(
+        stored_name(target, main), memory, cpu, time, payload, mentions, countable[0] if countable else ""
+    )
 
 
 def stored_name(target: Target, main: Optional[str]) -> str:
@@ -56,14 +57,7 @@ def stored_name(target: Target, main: Optional[str]) -> str:
 
 def pack_value(value: Any, target: Target) -> tuple[bytes, tuple[bytes, ...]]:
     """What a target returned, as bytes, and the promises in it. Raises CannotPickle, which names the target."""
-    return _dumps(
-        value,
-        None,
-        lambda: (
-            f"{describe(target)}.run() returned a {type(value).__name__} that cannot be stored, and its value "
-            f"was promised to another target ({_why(value, None)}). Return plain data, or the name of a file."
-        ),
-    )
+    return _dumps(value, None, _blame_value, target)
 
 
 def unpack(payload: bytes, values: Mapping[bytes, Callable[[], bytes]]) -> Any:
@@ -161,7 +155,10 @@ def lookup(module: str, qualname: str) -> Any:
 # -- making pickles --------------------------------------------------------------------------------------------
 
 
-def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tuple[bytes, tuple[bytes, ...]]:
+def _dumps(
+    value: Any, main: Optional[str], complain: Callable[[Any, Optional[str], Target], str], target: Target
+) -> tuple[bytes, tuple[bytes, ...]]:
+    """A value of this target's, or the target itself, as bytes, and the tokens of the promises in it."""
     mentioned: set[bytes] = set()
     promise.set_mentioned(mentioned)
     try:
@@ -178,7 +175,7 @@ def _dumps(value: Any, main: Optional[str], complain: Callable[[], str]) -> tupl
             except MemoryError:
                 raise
             except Exception as error:  # the same
-                raise CannotPickle(complain()) from error
+                raise CannotPickle(complain(value, main, target)) from error
     finally:
         promise.set_mentioned(None)
 
@@ -255,7 +252,14 @@ def _name_in_main(obj: Any, dispatch_table: Mapping[type, Any]) -> Optional[str]
     return name if found is obj else None
 
 
-def _blame(target: Target, main: Optional[str]) -> str:
+def _blame_value(value: Any, main: Optional[str], target: Target) -> str:
+    return (
+        f"{describe(target)}.run() returned a {type(value).__name__} that cannot be stored, and its value "
+        f"was promised to another target ({_why(value, main)}). Return plain data, or the name of a file."
+    )
+
+
+def _blame(_: Any, main: Optional[str], target: Target) -> str:
     """In words, which attribute of a target cannot be stored."""
     name = describe(target)
     why = _why(target, main)

@@ -15,7 +15,7 @@ What must hold
     done: what a service is to remember it keeps in its global temporary directory.
   - A job that fails may have failed because its service died a moment ago. Such a failure counts only when every
     service that it needs was found well by a check that began after it; until then (``is_in_doubt``) the frames of its
-    bundle are not read on.
+    bundle are not read on, and so nothing is taken back from it: what it has begun since is not known.
   - A service is told to stop when its target has no other children left. The target's follow-on waits for it as for any
     child, so stop() has returned once before that starts.
   - Services never keep one another, or those that need them, from running for ever. When nothing runs but services,

@@ -53,18 +53,25 @@ class Stack:
         and the exit status set (see jobtree.errors).
         """
         environment.refuse_while_importing("startJobTree")
-        from jobtree import report, run
+        from jobtree import report
+
+        report.install_excepthook()  # first, because it also tells what is not installed
+        from jobtree import run
         from jobtree.logging_setup import set_up_logging
         from jobtree.options import settings_from
 
-        report.install_excepthook()
         try:
             settings = settings_from(options)
         except ValueError as error:
             raise UsageError(str(error)) from None
         set_up_logging(settings, sys.stderr)
         self.__job_tree = settings.job_tree
-        return run.execute(settings, self.__target).failed
+        try:
+            return run.execute(settings, self.__target).failed
+        except report.Interrupted:
+            raise
+        except KeyboardInterrupt:
+            raise report.interrupted() from None
 
     def result(self) -> Any:
         """What the root target's run() returned. Raises JobTreeError if the tree is not complete."""

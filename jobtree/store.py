@@ -33,6 +33,7 @@ from jobtree import database, forgetting
 from jobtree.database import Translated
 from jobtree.errors import StorageError
 from jobtree.events import Below, Changes, Job, State
+from jobtree.inserting import insert
 from jobtree.records import Records, ShapeStats, TargetRow, WorkerRow
 from jobtree.schema import SCHEMA, BundleRow, ChildRow, FailureRow, Shape, memory_step
 from jobtree.service_rows import ServiceRows
@@ -53,7 +54,7 @@ _ROW = (
     "UPDATE jobs SET state = ?, shape = ?, step = ?, attempt = ?, tries = ?, losses = ?, pending = ?, has_next = ?, "
     "bundle = ?, alone = ?, has_global = ?, memory = ?, time = ?"
 )
-_INSERT = "INSERT INTO jobs VALUES (?, ?, 0, ?, 0, 0, 0, 0, 0, 1, 0, 0, 0, ?, ?, ?)"
+_NEW = "(?, ?, 0, ?, 0, 0, 0, 0, 0, 1, 0, 0, 0, ?, ?, ?)"
 
 
 class Store:
@@ -331,17 +332,16 @@ class Store:
             self._dropped.extend(self.values.judge())
 
     def _insert_children(self, parent: int, source: Iterable[ChildRow]) -> None:
-        mentions: list[tuple[int, Sequence[bytes]]] = []
+        mentions: list[tuple[int, bytes]] = []
 
         def rows() -> Iterator[tuple[Any, ...]]:
-            for row in source:
-                if row[5]:
-                    mentions.append((row[0], row[5]))
-                yield row[0], parent, row[1], row[2], row[3], row[4]
+            for id, shape, memory, time, payload, tokens in source:
+                if tokens:
+                    mentions.extend((id, token) for token in tokens)
+                yield id, parent, shape, memory, time, payload
 
-        self._connection.executemany(_INSERT, rows())
-        for id, tokens in mentions:
-            self.values.mention(id, tokens)
+        insert(self._connection, "INSERT INTO jobs", _NEW, rows())
+        self.values.mention_in_new_jobs(mentions)
 
     def _rewrite(self, changes: Changes) -> None:
         plain, with_payload = [], []

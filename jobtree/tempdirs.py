@@ -130,10 +130,27 @@ def _remove_if_empty(path: str) -> None:
         pass  # not empty, or gone
 
 
+def _ask_again(path: str, top: str) -> None:
+    """Open the directories from ``top`` to this one, one below the other.
+
+    A client of NFS goes on believing for a while that a name is not there which another machine has made since; opening
+    a directory makes it ask the server about what is in there (nfs(5), "Directory entry caching").
+    """
+    here = top
+    for name in ("", *os.path.relpath(path, top).split(os.sep)):
+        here = os.path.join(here, name)
+        try:
+            os.close(os.open(here, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError:
+            return  # what is below is not there either, or whoever removes it will say why not
+
+
 def remove_global(path: str, top: str) -> Optional[str]:
     """Remove a chain's global temporary directory, and those above it, below ``top``, that are empty then."""
-    left = removing.remove_tree(path)
     above = os.path.dirname(path)
+    if not os.path.lexists(path):
+        _ask_again(above, top)
+    left = removing.remove_tree(path)
     while above != top:
         try:
             os.rmdir(above)

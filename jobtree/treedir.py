@@ -7,6 +7,7 @@ anything is read from it, because what lies in a job tree is code: it must be ou
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -56,6 +57,10 @@ def check(paths: TreePaths, only_shown: bool = False) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            raise NotAJobTree(
+                f"{root} cannot be a directory: {error.strerror}. Give another --jobTree."
+            ) from error
         raise files.refused(error, root) from error
     if not stat.S_ISDIR(status.st_mode):
         raise NotAJobTree(f"{root} is a file; a job tree is a directory. Give another --jobTree.")
@@ -175,7 +180,8 @@ def _check_empty(paths: TreePaths) -> None:
     if others:
         raise NotAJobTree(
             f"{paths.root} exists and is not a job tree: it holds {others[0]!r}"
-            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}. Give a directory that does not exist yet."
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}. Give that of a job tree, or, to "
+            "start a run, one that does not exist yet."
         )
 
 

@@ -11,7 +11,7 @@ import contextlib
 from typing import Any
 
 from jobtree import files, restoring, soundness
-from jobtree.collected import Collected, tell
+from jobtree.collected import Collected
 from jobtree.errors import DamagedFile, NotAJobTree, UsageError
 from jobtree.lock import TreeLock
 from jobtree.obeying import Obeyer
@@ -21,6 +21,7 @@ from jobtree.removals import Remover
 from jobtree.requests import Requests
 from jobtree.steering_requests import KINDS
 from jobtree.store import Store
+from jobtree.telling import Teller
 from jobtree.tree import Tree
 
 
@@ -58,7 +59,7 @@ def _obey(paths: TreePaths, store: Store) -> None:
         store.set("ended", "complete")
     removals = store.note_removals(collected.removals)
     store.commit()
-    tell(collected.news)
+    Teller(paths.root).tell(collected.news)
     for request, answer in answers:
         requests.answer(request, answer)
     remover = Remover(paths, lambda: None)

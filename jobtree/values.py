@@ -14,6 +14,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
+from jobtree.inserting import insert
+
 SCHEMA = """
 CREATE TABLE promised (token BLOB PRIMARY KEY, value BLOB, file TEXT);
 CREATE TABLE mentions (holder NOT NULL, token BLOB NOT NULL, PRIMARY KEY (holder, token)) WITHOUT ROWID;
@@ -77,10 +79,17 @@ class Values:
 
     def mention(self, holder: Holder, tokens: Iterable[bytes]) -> None:
         """A holder's pickle, about to be stored, mentions these tokens."""
-        rows = [(holder, token) for token in tokens]
-        if rows:
-            cursor = self._connection.executemany("INSERT OR IGNORE INTO mentions VALUES (?, ?)", rows)
-            self._mentions += cursor.rowcount if holder != RESULT else 0
+        number = insert(
+            self._connection,
+            "INSERT OR IGNORE INTO mentions",
+            "(?, ?)",
+            ((holder, token) for token in tokens),
+        )
+        self._mentions += number if holder != RESULT else 0
+
+    def mention_in_new_jobs(self, rows: Iterable[tuple[int, bytes]]) -> None:
+        """The same for the targets of many jobs, which are new: pairs of a job's number and a token."""
+        self._mentions += insert(self._connection, "INSERT INTO mentions", "(?, ?)", rows)
 
     def replace(self, job: int, tokens: Sequence[bytes]) -> list[str]:
         """A job's next target is stored in the place of the one before, and mentions these. Returns files to remove."""
@@ -116,9 +125,8 @@ class Values:
                 ).fetchone()
                 if known is not None and known[0] != value.file:
                     files.append(value.file)
-        connection.executemany(
-            "INSERT OR IGNORE INTO promised VALUES (?, ?, ?)", [(v.token, v.value, v.file) for v in returned]
-        )
+        rows = ((v.token, v.value, v.file) for v in returned)
+        insert(connection, "INSERT OR IGNORE INTO promised", "(?, ?, ?)", rows)
         for value in returned:
             if value.mentions:
                 self.mention(value.token, value.mentions)
@@ -160,7 +168,7 @@ class Values:
         follow-on may mention ten thousand values, each of which its own statements would take 20 us."""
         connection = self._connection
         while holders:
-            connection.executemany("INSERT INTO temp.gone VALUES (?)", [(holder,) for holder in holders])
+            insert(connection, "INSERT INTO temp.gone", "(?)", ((holder,) for holder in holders))
             connection.execute(f"INSERT INTO temp.loose SELECT DISTINCT token {_OF_GONE}")
             struck = connection.execute(f"DELETE {_OF_GONE}").rowcount
             self._mentions = max(0, self._mentions - struck)

@@ -6,6 +6,8 @@ What must hold
     when it dies, the culprit is exactly the job that was started and has no outcome, and what the master takes back
     is never run here.
   - A target's children, follow-on and value are in one outcome: it counts whole or not at all.
+  - On a cluster it begins no more jobs of its bundle when that takes far too long, or when the next would not end
+    within the time limit; what it has not begun is given back when it is over.
   - When it goes straight on to a follow-on or an only child, the outcome before it is synced first, because what
     comes next may destroy what it was made from.
   - Between targets everything is put back (jobtree.isolation); what cannot be ends the worker, and a fresh one takes
@@ -46,7 +48,9 @@ def run_bundle(root: str, bundle: int, directory: str, recall: Optional[int] = N
             return 0
         place, jobs = opened
         try:
-            for job in jobs:
+            for number, job in enumerate(jobs):
+                if number and place.is_overdue(job.time):
+                    break  # others take the rest
                 _run_job(place, job)
         except WorkerMustEnd:
             pass

@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from jobtree import clock, files, frames, isolation
 from jobtree.errors import StorageError
-from jobtree.frames import BundleHeader, BundleJob
+from jobtree.frames import BundleHeader, BundleJob, Supervision
 from jobtree.logging_setup import set_level
 from jobtree.paths import TreePaths
 
@@ -178,6 +178,22 @@ class Workplace:
         if self._recall is not None:
             return self._recall.has_come()
         return os.pread(self._control.fd(), 1, 0) != frames.NO_RECALL
+
+    def is_overdue(self, time: float) -> bool:
+        """Whether nothing more is to be begun here: on a cluster, when the bundle takes far longer than it should, or
+        the next job would not come to its end before the batch system ends it. time: what that job says, or 0."""
+        if self.header.supervision is None:
+            return False
+        too_long = frames.OVERTIME * self.header.job_time
+        return clock.elapsed() - self.started > too_long or not self.has_time_for(time)
+
+    def has_time_for(self, time: Optional[float]) -> bool:
+        """Whether the batch system's time limit allows for a target that takes so many seconds; 0, None: who knows."""
+        if self.header.supervision is None:
+            return True
+        limit = Supervision(*self.header.supervision).time_limit
+        left = limit - (clock.elapsed() - self.started)
+        return not limit or (time or self.header.job_time) <= left
 
     def _open_log(self) -> None:
         path = self.paths.log(self.bundle)

@@ -23,7 +23,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-PICTURES = {"crawl": "crawl.png", "read_mapping": "mapped/coverage.png", "sweep": "sweep.png"}
+PICTURES = {
+    "commands": "commands.png", "crawl": "crawl.png", "read_mapping": "mapped/coverage.png", "service": "service.png",
+    "sort": "sort.png", "sweep": "sweep.png",
+}  # fmt: skip
 """What the commands of a page draw."""
 _TRANSCRIPT = re.compile(
     r"(<!-- run(?:: kill the first after (\d+) jobs|(: the last fails))? -->\n```\n).*?(```\n<!-- end of run -->)",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Callable, Optional
 
 from jobtree import report
-from jobtree.errors import JobTreeError, StorageError, UsageError
+from jobtree.errors import WORKING_DIRECTORY_GONE, JobTreeError, StorageError, UsageError
 from jobtree.version import VERSION
 
 DEFAULT_TREE = "jobTree"
@@ -40,12 +40,19 @@ def run(name: str, command: Callable[[Sequence[str]], int], argv: Optional[Seque
         return status
     except JobTreeError as error:
         return report.end_with(error, name)
+    except ModuleNotFoundError as error:
+        missing = report.of_missing(error)
+        if missing is None:
+            raise
+        return report.end_with(missing, name)
     except BrokenPipeError:
         # Who read our output has seen enough (`| head`).
         _give_up_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
         # Where a file of the tree is refused, its name is told. Output has none: it goes to a full disk, say.
+        if error.errno == errno.ENOENT and error.filename is None:  # os.getcwd names no file
+            return report.end_with(UsageError(WORKING_DIRECTORY_GONE), name)
         if error.errno not in _REFUSED or error.filename is not None:
             raise
         _give_up_output()

@@ -162,6 +162,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _so_many(wrong: int) -> str:
+    if wrong == 1:
+        return "1 thing is wrong"
+    return f"{wrong} things are wrong" if wrong else "nothing is wrong"
+
+
 def _check(paths: TreePaths, as_json: bool) -> int:
     from jobtree import (
         check,
@@ -179,7 +185,7 @@ def _check(paths: TreePaths, as_json: bool) -> int:
         for finding in found:
             print(f"{one_line(finding.path)}: {one_line(finding.found)}")
             print(f"    {one_line(finding.advice)}")
-        print(f"{one_line(paths.root)}: {f'{wrong} things are wrong' if wrong else 'nothing is wrong'}")
+        print(f"{one_line(paths.root)}: {_so_many(wrong)}")
     return 1 if wrong else 0
 
 

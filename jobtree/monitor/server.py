@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from jobtree.errors import JobTreeError, UsageError
 from jobtree.monitor import security
 from jobtree.monitor.api import Api, refused
+from jobtree.monitor.connections import REQUEST_SECONDS, Connection
 from jobtree.monitor.security import Guard
 from jobtree.monitor.trees import WatchedTree
 from jobtree.monitor.watching import Watch
@@ -106,8 +107,9 @@ def serve(trees: Sequence[WatchedTree], token: str, on: socket.socket, every: fl
         log_level="warning",
         access_log=False,  # it would tell the token
         server_header=False,
-        http="h11",  # in Python, and strict
+        http=Connection,  # h11: in Python, and strict
         ws="none",
+        timeout_keep_alive=int(REQUEST_SECONDS),
         timeout_graceful_shutdown=3,
         limit_concurrency=200,
     )

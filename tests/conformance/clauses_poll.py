@@ -140,7 +140,8 @@ class LimitsContract(Contract):
             scene.issue(scene.job("large", "exit 0", cpu=capacity.cpu), scene.job("small", "exit 0"))
 
             assert scene.end("small").status == 0
-            assert f"{scene.run}.large" in scene.batch.list_issued(scene.run)
+            issued = scene.batch.list_issued(scene.run)
+            assert f"{scene.run}.large" in issued, (capacity, issued, scene.reported, scene.poll())
             scene.create("go")
             scene.ends("holds", "large")
 

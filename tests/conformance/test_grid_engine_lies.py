@@ -158,13 +158,17 @@ def test_a_number_that_is_given_out_again_is_another_job(
     server = grid_engine_server
     numbers = Path(server.path("qmaster", "jobseqnum"))
     server.daemons.kill("qmaster")
-    before = numbers.read_text()
+    # A qmaster that is new has not written it yet, and begins with 1 again if it is not there.
+    before = numbers.read_text() if numbers.exists() else None
     server.start()
     scene.issue(scene.job("first", "exit 1"))
     assert scene.end("first").status == 1
     wait_until(lambda: not server.run("qstat"), "an empty queue")
     server.daemons.kill("qmaster")
-    numbers.write_text(before)
+    if before is None:
+        numbers.unlink()
+    else:
+        numbers.write_text(before)
     server.start()
 
     scene.issue(scene.job("second", 'echo "$JOB_ID" > number; kill -9 $PPID; await never'))

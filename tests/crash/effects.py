@@ -16,8 +16,9 @@ import os
 import signal
 from typing import Any, Callable, Optional, Protocol
 
-from jobtree import database, files, master, soundness
+from jobtree import database, files, soundness
 from jobtree.store import Store
+from jobtree.telling import Teller
 from tests.crash.disk import Effect, Image
 from tests.fakes.fake_batch_system import FakeBatchSystem
 
@@ -179,7 +180,7 @@ def install(root: str) -> None:
     os.rmdir, os.mkdir = _told_rmdir, _told_mkdir
     os.truncate = os.ftruncate = _told_truncate
     files._syncfs = _told_syncfs
-    for owner, name in ((FakeBatchSystem, "issue"), (FakeBatchSystem, "cancel"), (master, "tell")):
+    for owner, name in ((FakeBatchSystem, "issue"), (FakeBatchSystem, "cancel"), (Teller, "tell")):
         _tell_of_act(owner, name)
     for name in ("_open", "raise_generation", "commit", "close"):
         _tell_of_sqlite(Store, name, lambda store: str(store.path))

@@ -33,6 +33,9 @@ NFS = "tests/crash/test_nfs_client.py"
 PUBLISHED = "tests/unit/test_published.py"
 OBEYING = "tests/unit/test_obeying.py"
 REQUESTS = "tests/unit/test_requests.py"
+SERVICES = "tests/unit/test_master_services.py"
+REAL_SERVICES = "tests/system/test_services.py"
+SERVICE_TROUBLE = "tests/system/test_service_trouble.py"
 DEATH = "points --only death --sample 60"
 WORKER = "points --only worker --sample 120"
 
@@ -80,7 +83,7 @@ MUTANTS = (
            "if submissions:\n            self._issue(submissions)\n        self._store.commit()",
            "bundles are submitted before it is written down that they are", (MASTER, DEATH)),
     Mutant("jobtree/master.py", "Master._finish", "self._store.commit()",
-           "tell(collected.news)\n        collected.news.clear()\n        self._store.commit()",
+           "self.teller.tell(collected.news)\n        collected.news.clear()\n        self._store.commit()",
            "the user is told what may not have happened", (MASTER, DEATH)),
     Mutant("jobtree/master.py", "Master._finish", "self._store.commit()",
            "self._remover.add(removals)\n        removals = []\n        self._store.commit()",
@@ -201,4 +204,38 @@ MUTANTS = (
     Mutant("jobtree/attempt.py", "Attempt.run", "why = why or self._put_back()", "pass",
            "what code does while it is stored meets the next target",
            ("tests/system/test_ways_to_die.py::test_what_is_changed_while_a_follow_on_is_stored_is_put_back",)),
+    # -- what services promise to those that need them
+    Mutant("jobtree/services.py", "Services._is_well_since", "up.wells[0] >= then[1]", "up.wells[1] >= then[1]",
+           "a failure counts because of a check of the service that began before it", (SERVICES,)),
+    Mutant("jobtree/services.py", "Services.is_in_doubt", "return not doubt.is_over", "return False",
+           "who failed because its service had died is charged with it", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/services.py", "Services._is_done_with", "job.pending <= len(self._of[gate])",
+           "job.pending <= 1 + len(self._of[gate])",
+           "a service is told to stop while the last child still needs it", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/offspring.py", "children_of", "counts[row.shape] = counts.get(row.shape, 0) + 1", "pass",
+           "the follow-on does not wait until the service has stopped", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/offspring.py", "children_of", "functools.partial(store.shape, gate=id)",
+           "functools.partial(store.shape, gate=gate)",
+           "children are issued before the service that they need is up", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/services.py", "Services.finished", "if not self._is_done_with(gate):", "if False:",
+           "a service that was stopped although it is needed is taken for finished", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/service_rows.py", "ServiceRows.promise_again", "SET value = ?", "SET value = coalesce(value, ?)",
+           "the new address of a service that was started again is not handed on", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/services.py", "Services.was_up", "return up is not None and up.attempt == attempt",
+           "return False",
+           "the death of a service that was up costs it a try", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/services.py", "Services.turn", "self._gone.add(job)", "pass",
+           "those that use a service which has died run on", (SERVICES, REAL_SERVICES)),
+    Mutant("jobtree/services.py", "Services.find_up", "self.serves(bundle, *bundle.serves)", "pass",
+           "a service that outlived its master is not known to be up", (REAL_SERVICES,)),
+    Mutant("jobtree/services.py", "Services.held", " or row.gate in self._stopped", "",
+           "a service that was stopped to make room takes it again at once", (SERVICE_TROUBLE,)),
+    Mutant("jobtree/master.py", "Master._stop_services",
+           "self._enforcer.orphaned(self._bundles[name] for name in others)", "pass",
+           "at the end of a run a service is stopped under those that use it", (SERVICES,)),
+    Mutant("jobtree/master.py", "Master._stop_services",
+           "self._services.stop(self._bundles[name] for name in services & self._bundles.keys())", "pass",
+           "at the end of a run services are killed and not stopped", (REAL_SERVICES,)),
+    Mutant("jobtree/service_rows.py", "ServiceRows.all", "bool(row[3])", "False",
+           "a service that has failed for good is waited for after a start", (SERVICES,)),
 )  # fmt: skip

@@ -21,12 +21,13 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import pytest
 
-from jobtree import bundles, files, master, processtree, run, tempdirs
+from jobtree import bundles, files, processtree, run, tempdirs
 from jobtree.master import Master
 from jobtree.options import Settings
 from jobtree.paths import TreePaths
 from jobtree.removals import Remover
 from jobtree.store import Store
+from jobtree.telling import Teller
 from tests.fakes.fake_batch_system import FakeBatchSystem
 from tests.fakes.fake_clock import FakeClock
 from tests.fakes.master_scene import check_rows, left_behind, make_tree, query_rows
@@ -52,7 +53,7 @@ class Effects:
             (Store, "begin"), (Store, "commit"), (Store, "raise_generation"),
             (files, "write_new"), (files, "replace_durably"), (files, "remove"), (files, "write_byte"),
             (files, "make_once"), (files, "make_durable"), (tempdirs, "remove_global"),
-            (FakeBatchSystem, "issue"), (FakeBatchSystem, "cancel"), (master, "tell"),
+            (FakeBatchSystem, "issue"), (FakeBatchSystem, "cancel"), (Teller, "tell"),
         ):  # fmt: skip
             self._wrap(monkeypatch, owner, name)
 

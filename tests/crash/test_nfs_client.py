@@ -19,7 +19,7 @@ from typing import Any, Callable
 import pytest
 
 from batchsystems.abstract import End, EndKind
-from jobtree import bundles, clock, database, files, frames, heartbeat, lock, requests, treedir
+from jobtree import bundles, clock, database, files, frames, heartbeat, lock, requests, tempdirs, treedir
 from jobtree.errors import AnotherMaster, StorageError, UsageError
 from jobtree.lock import TreeLock
 from jobtree.paths import TreePaths
@@ -243,6 +243,21 @@ def test_files_are_replaced_and_removed_although_answers_get_lost(mounted: Mount
     files.remove(master.bundle(5000))
     assert files.read(node.copy) == b"copy"
     assert os.listdir(os.path.dirname(master.bundle(5000))) == []
+
+
+def test_a_chains_directory_is_removed_although_it_was_not_there_when_last_seen(mounted: Mounted) -> None:
+    one, other = trees(mounted())
+    path = tempdirs.make_global(one.global_dir(1_003_000_007))
+    tempdirs.remove_global(path, one.global_dirs)
+    assert not os.path.lexists(os.path.dirname(path))
+    assert not os.path.lexists(path)
+    made = tempdirs.make_global(other.global_dir(1_003_000_007))
+    Path(made, "file").touch()
+    assert not os.path.lexists(path), "that there was none is remembered"
+
+    assert tempdirs.remove_global(path, one.global_dirs) is None
+
+    assert os.listdir(other.global_dirs) == []
 
 
 def test_what_is_replaced_between_opening_and_reading_is_opened_again(

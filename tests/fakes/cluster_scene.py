@@ -95,6 +95,13 @@ class ClusterScene(Scene):
         worker.sign_off(status=status)
         self.batch.finish(self.name(worker.bundle))
 
+    def run_others(self, *spared: int) -> None:
+        """All that is issued, but for these bundles, succeeds."""
+        for submission in self.batch.active():
+            bundle = number_of(submission.name)
+            if bundle not in spared:
+                self.run_all(self.supervised(bundle))
+
     def play_rest(self) -> Iterator[None]:
         """Script: everything that is issued, and all that follows, succeeds."""
         idle = 0

@@ -96,7 +96,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, unless it runs, and wait until it answers."""
-        self._write_configuration()
+        self.write_configuration()
         self.daemons.start("redis", "redis-server", self.path("redis.conf"))
         self.daemons.wait_until(self._answers, "an answer of redis-server", "redis")
 
@@ -136,7 +136,8 @@ class RedisServer:
     def _answers(self) -> bool:
         return self.ask("PING") == "PONG"
 
-    def _write_configuration(self) -> None:
+    def write_configuration(self) -> None:
+        """Write what it is started with."""
         os.makedirs(self.path("data"), exist_ok=True)
         lines = [
             "bind 127.0.0.1", f"dir {self.path('data')}", "daemonize no", "maxmemory-policy noeviction",
@@ -145,7 +146,7 @@ class RedisServer:
         if self.variant.files:
             lines += ["appendonly yes", f"appendfsync {self.variant.sync}"]
         if self.variant.tls:
-            self._make_certificates()
+            self.make_certificates()
             lines += [
                 f"tls-port {self.port}", f"tls-cert-file {self.path('server.crt')}",
                 f"tls-key-file {self.path('server.key')}", f"tls-ca-cert-file {self.path('ca.crt')}",
@@ -157,7 +158,8 @@ class RedisServer:
             _write(self.path("users.acl"), "\n".join(access_list(pool_hub.user_name())) + "\n")
         _write(self.path("redis.conf"), "\n".join(lines) + "\n")
 
-    def _make_certificates(self) -> None:
+    def make_certificates(self) -> None:
+        """Make an authority and its server, unless they are there."""
         if os.path.exists(self.path("server.crt")):
             return
         new = ("req", "-newkey", "rsa:2048", "-nodes", "-keyout")

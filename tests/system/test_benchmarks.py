@@ -100,6 +100,7 @@ def test_where_time_goes_shows_floors_and_shares(tmp_path: Path) -> None:
     assert "| unpickling the target |" in output
     assert "| reading and decoding frames |" in output
     assert "A bundle of one target takes" in output
+    assert "A worker, alone on the machine, takes" in output
     assert list(tmp_path.iterdir()) == []
 
 

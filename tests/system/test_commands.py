@@ -295,6 +295,8 @@ def test_what_is_no_job_tree_is_misuse(command: str, here: Bench, capsys: pytest
         "nothing": "nothing",
         "other": "is not a job tree: it holds 'letter'",
         "file": "is a file",
+        "file/below": "cannot be a directory: Not a directory",
+        "x" * 300: "cannot be a directory: File name too long",
         "newer": f"was made by jobtree 9.9 in format {FORMAT + 1}",
     }
     for name, words in expected.items():
@@ -304,6 +306,19 @@ def test_what_is_no_job_tree_is_misuse(command: str, here: Bench, capsys: pytest
         assert err.startswith(f"{command}: {here.directory}/{name}")
         assert words in err
     assert not (here.directory / "nothing").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_working_directory_that_is_gone(
+    command: str, here: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here.directory / "gone").mkdir()
+    monkeypatch.chdir(here.directory / "gone")
+    (here.directory / "gone").rmdir()
+    assert COMMANDS[command](["--jobTree", "../tree"]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"{command}: the directory in which this was started is not there any"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -37,7 +37,16 @@ def test_readme_shows_what_happens(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text((CHECKOUT / "README.md").read_text(encoding="utf-8").replace("[...]", "..."))
 
-    assert documents.check(readme, tmp_path, numbers=False) == 2
+    assert documents.check(readme, tmp_path, as_compared=documents.without_numbers) == 2
+
+
+@pytest.mark.slow
+def test_a_benchmark_by_hand(tmp_path: Path) -> None:
+    """On a hundredth of the targets."""
+    (tmp_path / "jobtree").symlink_to(CHECKOUT)
+    here = {"/var/tmp": str(tmp_path), "100000": "1000"}
+
+    assert documents.check(CHECKOUT / "benchmarks" / "README.md", tmp_path, here=here) == 4
 
 
 def test_what_the_readme_shows_of_a_kill_is_what_the_page_shows() -> None:

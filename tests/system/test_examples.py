@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.system.legacy_script import CHECKOUT
 from tests.system.pipelines import Pipeline
@@ -22,6 +26,21 @@ def words_of(paths: list[Path]) -> list[str]:
     return [
         f"{number} {word}" for word, number in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_demonstration_shows_what_it_promises() -> None:
+    """The master is killed half-way, the same command goes on, and the result is that of sort(1)."""
+    shown = subprocess.run(
+        [sys.executable, str(CHECKOUT / "examples" / "demo.py")], capture_output=True, text=True, check=False
+    )
+
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert re.findall(r"^\d", shown.stdout, re.MULTILINE) == ["1", "2", "3", "4", "5"]
+    assert re.search(r"^3\. kill -9 \d+: the master is dead", shown.stdout, re.MULTILINE)
+    assert "interrupted: its master died" in shown.stdout
+    assert shown.stdout.endswith("identical to that of LC_ALL=C sort, byte by byte\n")
 
 
 def test_commands(tmp_path: Path) -> None:

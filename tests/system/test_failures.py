@@ -657,3 +657,45 @@ def test_signals_of_a_shell_are_a_targets_own_matter(tmp_path: Path) -> None:
     ran = pipeline.run().succeeded()
     assert pipeline.counted() == {"try": 3}
     assert ran.err.count(signal.SIGTERM.name) == 2
+
+
+def test_hundreds_that_fail_alike_are_told_as_a_few_and_a_number(tmp_path: Path) -> None:
+    """And what fails in another way is told in full, though it comes last."""
+    pipeline = Pipeline(
+        tmp_path,
+        """
+        class Read(Target):
+            def __init__(self, n):
+                Target.__init__(self)
+                self.n = n
+            def run(self):
+                print("reading", self.n)
+                open("/none/%d.txt" % self.n)
+        class Alone(Target):
+            def run(self):
+                raise ValueError("it comes last")
+        class Wait(Target):
+            def run(self):
+                self.setFollowOnTarget(Alone())
+        class Setup(Target):
+            def run(self):
+                for n in range(400):
+                    self.addChildTarget(Read(n))
+                self.addChildTarget(Wait())
+        """,
+    )
+    log = tmp_path / "log"
+    ran = pipeline.run("--retryCount", "1", "--logFile", str(log))
+
+    assert "failed: 401\n" in ran.out
+    assert ran.err.count("(pipeline.Read) failed and is given up") == 3
+    assert ran.err.count("(pipeline.Read) failed, attempt 1, and is tried again") == 3
+    assert "it comes last" in failures(ran.err)["Alone"]
+    assert len(ran.err.splitlines()) < 80
+    every = ["jobTreeStatus", "--failed", "--most", "401", str(pipeline.tree)]
+    assert re.search(
+        rf"^and 397 more failed alike: pipeline.Read: .*; {' '.join(every)} shows them$", ran.err, re.M
+    )
+    assert pipeline.program(*every).out.count("(pipeline.Read) failed and is given up") == 400
+    assert log.read_text().count("(pipeline.Read) failed and is given up") == 400
+    assert log.read_text().count("(pipeline.Read) failed, attempt 1, and is tried again") == 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -183,6 +184,42 @@ def test_a_request_that_is_never_finished_holds_nobody_up(monitor: Monitor) -> N
                 connected(monitor, head(monitor, "POST /api/v1/trees/1/pause HTTP/1.1", "Content-Length: 5"))
             )
         assert monitor.told("/1")["state"] == "interrupted"
+
+
+def nudge(slow: socket.socket) -> bool:
+    """Send one more byte, when nothing has come for a moment. False: the connection is closed."""
+    try:
+        ready, _, _ = select.select([slow], [], [], 0.1)
+        if ready:
+            return bool(slow.recv(1 << 16))
+        slow.sendall(b"x")
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_more_requests_that_are_never_finished_than_are_served_end_by_themselves(
+    built: Built, monitor: Monitor
+) -> None:
+    post = head(monitor, "POST /api/v1/trees/1/pause HTTP/1.1", "Content-Length: 5")
+    whole = head(monitor, "GET /api/v1/trees HTTP/1.1")
+    begun = ["", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", post, post + "abc", whole + "GET /api/"]
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(connected(monitor, head(monitor, "GET /api/v1/events HTTP/1.1")))
+        until(listener, b"event: tree\n")
+        rude = [stack.enter_context(connected(monitor, text)) for text in begun for _ in range(50)]
+        slow = stack.enter_context(connected(monitor, begun[1]))
+        while nudge(slow):
+            pass
+        for connection in rude:
+            all_that_comes(connection)
+        assert monitor.told("/1")["state"] == "interrupted"
+        built.store.set("paused", "ada")
+        built.store.commit()
+        built.store.begin()
+        until(listener, b'"paused": "ada"')  # who has asked, and is being answered, is not meant
+        assert os.listdir(built.paths.requests) == []
 
 
 def test_a_tree_that_is_removed_and_made_anew(built: Built, monitor: Monitor, tmp_path: Path) -> None:

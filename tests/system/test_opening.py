@@ -8,14 +8,17 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
+from jobtree import opening
+from jobtree.errors import UsageError
 from tests.system.legacy_script import CHECKOUT
-from tests.system.pipelines import Pipeline
+from tests.system.pipelines import Pipeline, wait_until
 from tests.system.waiting import PAUSE, Bench
 
 DEFINITIONS = """
@@ -66,9 +69,16 @@ EXECUTE = """
 import sys
 import nbclient, nbformat
 
+class Client(nbclient.NotebookClient):
+    def process_message(self, message, cell, index):
+        if message["msg_type"] in ("display_data", "update_display_data"):
+            with open("shown", "a") as shown:
+                print(message["content"]["data"]["text/plain"], file=shown)
+        return super().process_message(message, cell, index)
+
 notebook = nbformat.read(sys.argv[1], as_version=4)
 try:
-    nbclient.NotebookClient(notebook, timeout=300).execute()
+    Client(notebook, timeout=300).execute()
 finally:
     nbformat.write(notebook, "executed.ipynb")
 """
@@ -152,6 +162,11 @@ def test_option_that_makes_no_sense(bench: Bench, options: str, words: str) -> N
 
     ran.failed("UsageError", words)
     assert not (bench.directory / "tree").exists()
+
+
+def test_a_directory_that_cannot_have_that_name() -> None:
+    with pytest.raises(UsageError, match="is no name of a directory"):
+        opening.open("a\0b")
 
 
 def test_directory_of_another_target_is_refused(bench: Bench) -> None:
@@ -270,6 +285,38 @@ def test_notebook(bench: Bench) -> None:
     # The same again, with another kernel: nothing is run, and the result is of the class that this kernel has defined.
     assert value(notebook.execute()) == ([1, 2, 3], 60, True)
     assert bench.lines("notes") == ["1", "2", "3"]
+
+
+def told(sent: Path, words: str) -> bool:
+    return sent.exists() and words in sent.read_text()
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_how_far_the_run_is(bench: Bench) -> None:
+    """Each line as it was sent to the page, while targets wait too; what is left in the cell is the last one."""
+    bench.write("pausing.py", PAUSE)
+    target = """
+import jobtree
+from pausing import pause
+
+class Waits(jobtree.Target):
+    def run(self):
+        self.addChildFn(pause)
+        pause()
+"""
+    notebook = Notebook(bench, target, "with jobtree.open('tree') as tree:\n    tree.run(Waits())")
+    execution = bench.start("execute.py", "notebook.ipynb")
+    sent = bench.directory / "shown"
+    for waiting in (0, 1):
+        bench.gate.arrival()
+        wait_until(partial(told, sent, f"0 done, 1 running, {waiting} waiting"), "a line of this moment")
+        bench.gate.let_through(1)
+    execution.ended().succeeded()
+
+    (shown,) = [output for output in notebook.outputs() if output["output_type"] == "display_data"]
+    last = "".join(shown["data"]["text/plain"])
+    assert last.startswith("2 done, 0 running, 0 waiting, 0 failed")
+    assert sent.read_text().splitlines()[-1] == last
 
 
 @pytest.mark.slow

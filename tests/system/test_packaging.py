@@ -103,6 +103,47 @@ def test_command_runs_from_a_checkout_that_is_not_installed(
     assert list(tmp_path.iterdir()) == [], "asking for help has left something behind"
 
 
+@pytest.mark.parametrize("program", ["jobTreeRun", "script"])
+def test_what_is_missing_is_told_where_nothing_is_installed(
+    program: str, bare_checkout: Path, tmp_path: Path
+) -> None:
+    script = bare_checkout / "bin" / program
+    if program == "script":
+        script = tmp_path / "script.py"
+        script.write_text(
+            f"import sys\nsys.path.insert(0, {str(bare_checkout)!r})\nfrom jobtree import Stack, Target\n"
+            "options = Stack.getDefaultOptions()\noptions.jobTree = 'tree'\n"
+            "Stack(Target()).startJobTree(options)\n"
+        )
+
+    # Isolated, and without what is installed: the language and its own library are there, and nothing else.
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", str(script), "--command", "true", "--jobTree", "tree"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+
+    said = run.stderr.splitlines()
+    assert run.returncode == 2
+    assert re.match(
+        r"(jobTreeRun|jobtree): (psutil|filelock|cloudpickle) is missing, which jobtree needs: ", said[0]
+    )
+    assert said[1:] == [f"{sys.executable} -m pip install cloudpickle filelock psutil rich"]
+
+
+def test_another_import_that_fails_is_shown_as_it_is(bare_checkout: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import argparse\nfrom jobtree import Stack\n"
+        "Stack.addJobTreeOptions(argparse.ArgumentParser())\nimport psutil.there_is_none\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(bare_checkout)}
+
+    run = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+
+    assert run.returncode == 1
+    assert run.stderr.endswith("ModuleNotFoundError: No module named 'psutil.there_is_none'\n")
+
+
 def test_the_chart_library_is_as_its_authors_made_it() -> None:
     folder = CHECKOUT / "jobtree" / "monitor" / "static" / "uplot"
     digests = re.findall(

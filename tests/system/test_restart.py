@@ -252,6 +252,42 @@ def test_a_signal_stops_it_and_nothing_is_left_running(run: Run, number: signal.
     run.check_end()
 
 
+@pytest.mark.parametrize("place", ["jobtree.summary.lines", "jobtree.recording.record"])
+def test_ctrl_c_before_and_after_the_loop_shows_no_traceback(tmp_path: Path, place: str) -> None:
+    """As the first one while the run is being made, or once more while its end is told."""
+    module, _, name = place.rpartition(".")
+    pipeline = Pipeline(
+        tmp_path,
+        f"""
+        import {module}
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            {place} = lambda *arguments: signal.raise_signal(signal.SIGINT)
+        class Setup(Target):
+            def run(self):
+                note("setup")
+        """,
+    )
+    ran = pipeline.run()
+    assert ran.status == -signal.SIGINT
+    assert "Traceback" not in ran.err
+    assert "Stopped by Ctrl-C. The same command again goes on from there.\n" in ran.err
+    pipeline.edit("class Setup(Target):\n    def run(self):\n        note('setup')\n")
+    pipeline.run().succeeded()
+    assert pipeline.notes() == ["setup"]
+
+
+def test_a_working_directory_that_is_gone_before_the_start(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path, "class Setup(Target):\n    def run(self):\n        pass\n")
+    (tmp_path / "gone").mkdir()
+    start = 'cd gone && rmdir ../gone && exec "$@"'
+    ran = pipeline.run_command(["sh", "-c", start, "sh", *pipeline.command()])
+    ran.failed("the directory in which this was started is not there any more")
+    assert ran.status == 2
+    assert "Traceback" not in ran.err
+    assert not pipeline.tree.exists()
+
+
 def test_two_signals_do_no_more_than_one(run: Run) -> None:
     run.wait_inside()
     for _ in range(3):

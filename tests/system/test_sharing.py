@@ -1,8 +1,4 @@
-"""``--shareWith``: what a group sees of somebody's tree, what strangers see, and that nobody but the owner can write.
-
-Other users are played by processes that have imported what they need and then become somebody else, because the
-interpreter and the checkout may lie where only their owner can read.
-"""
+"""``--shareWith``: what a group sees of somebody's tree, what strangers see, and that only the owner can write."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +15,9 @@ import pytest
 
 from jobtree.paths import TreePaths
 from tests.requirements import missing
-from tests.system.legacy_script import CHECKOUT
+from tests.system.other_users import FRIEND, GROUP, STRANGER, as_user
 from tests.system.pipelines import IMPORTS, MAIN, wait_until
 from tests.system.waiting import PAUSE, Bench
-
-GROUP, FRIEND, STRANGER = 54321, 54322, 54323
 
 PIPELINE = """
 class Setup(Target):
@@ -41,28 +34,6 @@ class Fails(Target):
         raise ValueError("no such luck")
 """
 
-BECOME = """
-import contextlib, io, json, os, sys
-from jobtree.cli import kill, stats, status
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    status.main(["--verbose", sys.argv[-1]])
-    stats.main([sys.argv[-1]])  # has everything imported
-user, groups = int(sys.argv[1]), json.loads(sys.argv[2])
-os.chdir("/")
-os.setgroups(groups)
-os.setgid(user)
-os.setuid(user)
-name = sys.argv[3]
-if name == "cat":
-    sys.stdout.write(open(sys.argv[4]).read())
-elif name == "walk":
-    for folder, _, files in os.walk(sys.argv[4]):
-        for path in (folder, *(os.path.join(folder, file) for file in files)):
-            print(f"{os.access(path, os.R_OK):d}{os.access(path, os.W_OK):d} {os.path.relpath(path, sys.argv[4])}")
-else:
-    sys.exit({"jobTreeStatus": status, "jobTreeStats": stats, "jobTreeKill": kill}[name].main(sys.argv[4:]))
-"""
-
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
@@ -77,17 +48,6 @@ def bench() -> Iterator[Bench]:
             yield made
     finally:
         shutil.rmtree(directory)
-
-
-def as_user(user: int, groups: list[int], *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BECOME, str(user), json.dumps(groups), *command],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def friend(*command: str) -> subprocess.CompletedProcess[str]:

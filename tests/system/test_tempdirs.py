@@ -234,8 +234,7 @@ def test_kill_of_the_master_after_the_last_commit(tmp_path: Path, where: str) ->
                 def finish_and_die(master, *rest):
                     if not master.tree.complete:
                         return finish(master, *rest)
-                    import jobtree.master
-                    jobtree.master.tell = die  # the first act after the commit
+                    master.teller.tell = die  # the first act after the commit
                     finish(master, *rest)
                 Master._finish = finish_and_die
         """,

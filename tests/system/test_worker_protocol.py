@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from jobtree import bundles, environment, files, frames, launcher, serialization, workplace
-from jobtree.frames import BundleHeader, BundleJob
+from jobtree.frames import BundleHeader, BundleJob, Supervision
 from jobtree.paths import TreePaths
 from jobtree.target import FunctionTarget
+from jobtree.version import VERSION
 from tests.fakes.master_scene import RUN, make_tree
 from tests.fakes.scripted_worker import target
 
 BUNDLE = 1
+PYTHON = platform.python_version()
 
 
 @pytest.fixture
@@ -29,8 +33,8 @@ def paths(tmp_path: Path) -> TreePaths:
     return found
 
 
-def write(paths: TreePaths, *calls: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
-    """Make a bundle whose jobs call these functions."""
+def write(paths: TreePaths, *calls: tuple[Callable[..., Any], tuple[Any, ...]], **told: Any) -> None:
+    """Make a bundle whose jobs call these functions; told: what else its header says."""
     jobs = [
         BundleJob(
             number, 1, 0, 1 << 30, 1.0, 0.0,
@@ -41,7 +45,14 @@ def write(paths: TreePaths, *calls: tuple[Callable[..., Any], tuple[Any, ...]]) 
     header = BundleHeader(
         frames.VERSION, RUN, BUNDLE, len(jobs), 1 << 30, 1.0, 30.0, 1000, False, True, False, False, None, 1 << 30, 1.0
     )  # fmt: skip
-    bundles.write_bundle(paths, header, jobs)
+    bundles.write_bundle(paths, header._replace(**told), jobs)
+
+
+def decoded(paths: TreePaths) -> tuple[BundleHeader, list[BundleJob]]:
+    """What was written."""
+    found = frames.decode_bundle(files.read(paths.bundle(BUNDLE)) or b"")
+    assert found is not None
+    return found
 
 
 def start(paths: TreePaths) -> int:
@@ -112,6 +123,33 @@ def test_recalled_bundle_is_given_back_by_its_first_job(paths: TreePaths, tmp_pa
     assert not (tmp_path / "one").exists()
     assert not (tmp_path / "two").exists()
     assert said(paths.outcome(BUNDLE)) == [(frames.STARTED, 1), (frames.GAVE_BACK, 1)]
+
+
+@pytest.mark.parametrize("on_a_cluster", [True, False])
+def test_bundle_that_takes_far_too_long_is_left_to_others_on_a_cluster(
+    paths: TreePaths, on_a_cluster: bool
+) -> None:
+    supervision = tuple(Supervision(60.0, 1.0, VERSION, PYTHON, 0.0)) if on_a_cluster else None
+    too_long = (time.sleep, (0.01 * frames.OVERTIME + 0.01,))
+    write(paths, too_long, too_long, job_time=0.01, supervision=supervision)
+
+    assert start(paths) == 0
+
+    first, second = [(frames.STARTED, 1), (frames.SUCCEEDED, 1)], [(frames.STARTED, 2), (frames.SUCCEEDED, 2)]
+    assert said(paths.outcome(BUNDLE)) == (first if on_a_cluster else first + second)
+
+
+def test_job_that_would_not_end_before_the_batch_system_ends_it_is_left_to_others(paths: TreePaths) -> None:
+    """It says that it takes 100 s, and the bundle is ended after 50."""
+    supervision = tuple(Supervision(60.0, 1.0, VERSION, PYTHON, 50.0))
+    short = (time.sleep, (0.0,))
+    write(paths, short, short, supervision=supervision)
+    header, jobs = decoded(paths)
+    bundles.write_bundle(paths, header, [jobs[0], jobs[1]._replace(time=100.0)])
+
+    assert start(paths) == 0
+
+    assert said(paths.outcome(BUNDLE)) == [(frames.STARTED, 1), (frames.SUCCEEDED, 1)]
 
 
 def test_bundle_that_is_recalled_while_it_runs_ends_after_the_target_that_runs(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtree.bundling import GROWTH, MOST, Bundler
+from jobtree.bundling import AROUND, GROWTH, MOST, MOST_BYTES, Bundler, within_bytes
 
 SECONDS = st.floats(0, 1e6, allow_nan=False)
 MEASURED = st.lists(st.tuples(st.integers(1, 500), SECONDS), min_size=1, max_size=10)
@@ -32,6 +32,55 @@ def test_class_that_was_not_measured_starts_alone_at_most_one_bundle_a_slot(slot
             bundler.issued("c")
 
     assert sizes == [1] * slots + [0] * 3
+
+
+@given(slots=st.integers(1, 50), waiting=st.integers(1, 10**6))
+def test_where_bundles_are_bounded_half_of_an_unknown_class_is_divided_at_once(
+    slots: int, waiting: int
+) -> None:
+    bundler = Bundler(30.0, bounded=True)
+    sizes: list[int] = []
+    left = waiting
+    while left and len(sizes) < slots + 3:
+        size = min(left, bundler.size("c", left, slots))
+        sizes.append(size)
+        left -= size
+        if size:
+            bundler.issued("c", size)
+
+    each = min(MOST, math.ceil(waiting / (2 * slots)))
+    assert set(sizes[: slots - 1]) <= {each}
+    assert sum(sizes) <= slots * each
+    assert set(sizes[slots:]) <= {0}
+
+
+@pytest.mark.parametrize("bundler", [Bundler(0.0, bounded=True), Bundler(30.0, True, bounded=True)])
+def test_a_bundle_for_every_target_is_one_where_they_are_bounded_too(bundler: Bundler) -> None:
+    assert bundler.size("c", 1000, 4) == 1
+    bundler.issued("c")
+    bundler.over("c", 1, 0.001)
+    assert bundler.size("c", 1000, 4) == 1
+
+
+def test_a_guess_is_forgotten_when_a_running_bundle_has_shown_what_a_target_takes() -> None:
+    bundler = Bundler(30.0, shortest=25.0, bounded=True)
+    assert bundler.size("c", 20_000, 16) == 625
+    for _ in range(16):
+        bundler.issued("c", 625)
+    assert not bundler.is_known("c")
+    assert bundler.size("c", 10_000, 16) == 0
+
+    bundler.learn("c", 3, 60.0)
+
+    assert bundler.is_known("c")
+    assert bundler.size("c", 10_000, 16) == 1
+
+
+def test_where_bundles_are_bounded_they_do_not_grow_in_steps() -> None:
+    bundler = Bundler(30.0, shortest=25.0, bounded=True)
+    bundler.over("c", 1, 0.001)
+
+    assert bundler.size("c", 10**6, 4) == MOST
 
 
 def test_bundle_that_measured_nothing_makes_room_for_another() -> None:
@@ -94,15 +143,29 @@ def test_mean_counts_targets_and_not_bundles_and_forgets_half_after_seven_bundle
     assert bundler.expected("c", 0.0) == pytest.approx(0.5, abs=0.03)
 
 
-def test_bundles_grow_tenfold_a_step_until_the_goal_is_reached() -> None:
-    bundler = Bundler(1.0)
+def grown(goal: float, mean: float, shortest: float = 0.0) -> list[int]:
+    """The sizes of the first six bundles, one after the other."""
+    bundler = Bundler(goal, shortest=shortest)
     sizes = []
     for _ in range(6):
         sizes.append(bundler.size("c", 10**9, 1))
         bundler.issued("c")
-        bundler.over("c", sizes[-1], sizes[-1] * 0.0005)
+        bundler.over("c", sizes[-1], sizes[-1] * mean)
+    return sizes
 
-    assert sizes == [1, 10, 100, 1000, pytest.approx(2000, abs=1), pytest.approx(2000, abs=1)]
+
+def test_bundles_grow_tenfold_a_step_until_the_goal_is_reached() -> None:
+    goal = [pytest.approx(4000, abs=1)] * 2
+
+    assert grown(goal=100.0, mean=0.025) == [1, 10, 100, 1000, *goal]
+
+
+def test_bundles_grow_at_once_to_what_is_worth_the_cost_of_one() -> None:
+    first = int(0.02 / (0.0005 + AROUND))
+    assert first > GROWTH
+    goal = [pytest.approx(2000, abs=1)] * 3
+
+    assert grown(goal=1.0, mean=0.0005, shortest=0.02) == [1, first, GROWTH * first, *goal]
 
 
 def test_targets_that_take_no_time_at_all_are_bounded_too() -> None:
@@ -194,7 +257,7 @@ def test_end_of_a_line_is_not_cut_into_ever_smaller_bundles(
     assert size >= measured(0.1, history).size("c", waiting, slots)
     if size > max(1, math.ceil(waiting / (2 * slots))):
         mean = bundler.expected("c", 0.0)
-        assert size * mean <= shortest * 1.001
+        assert size * mean <= 1.5 * shortest + mean
         assert size <= waiting
         if waiting * mean > shortest:
             assert size <= math.ceil(waiting / slots), "every slot gets some"
@@ -207,6 +270,16 @@ def test_last_thousand_tiny_targets_are_a_few_bundles() -> None:
     waiting, sizes = 1000, []
     while waiting:
         sizes.append(bundler.size("c", waiting, 2))
+        bundler.issued("c", sizes[-1])
         waiting -= sizes[-1]
 
-    assert sizes == [333, 333, 167, 167]
+    assert sizes == [250, 250, 250, 250]
+    assert bundler.size("c", 100, 2) == 50, "what comes later is shared anew"
+
+
+@given(st.lists(st.integers(0, 2 * MOST_BYTES)))
+def test_jobs_fit_into_a_bundle_together_or_are_alone(sizes: list[int]) -> None:
+    count = within_bytes(sizes)
+
+    assert count == min(1, len(sizes)) or sum(sizes[:count]) <= MOST_BYTES
+    assert count == len(sizes) or count == 0 or sum(sizes[: count + 1]) > MOST_BYTES

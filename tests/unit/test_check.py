@@ -138,6 +138,12 @@ def cut(path: str, size: int = 10) -> None:
     os.truncate(path, size)
 
 
+def replace_with_directory(path: str) -> None:
+    """Put a directory in the place of a file."""
+    os.unlink(path)
+    os.mkdir(path, 0o700)
+
+
 def value_file(paths: TreePaths) -> str:
     """The file of the kept value."""
     (found,) = paths.existing_values()
@@ -153,6 +159,7 @@ COMPLETE: dict[str, tuple[Callable[[TreePaths], object], str]] = {
         "environment.json: .* checksum",
     ),
     "no database": (lambda p: os.unlink(p.database), "tree.sqlite: is not there"),
+    "a directory for a database": (lambda p: replace_with_directory(p.database), "tree.sqlite: cannot be read: Is a"),
     "a cut database": (lambda p: cut(p.database, os.path.getsize(p.database) - 9), "tree.sqlite: .* it is cut off"),
     "a wrong count": (lambda p: execute(p, "UPDATE shapes SET ready = 7"), "tree.sqlite: .* the counts of a shape"),
     "no index": (lambda p: execute(p, "DROP INDEX failed_in"), "tree.sqlite: lacks: CREATE INDEX failed_in"),

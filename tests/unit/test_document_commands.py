@@ -29,8 +29,9 @@ OTHERS = {
     "--constraint", "--array", "--job-name", "--comment", "--output", "--requeue", "--no-requeue", "--wait", "--name",
     "--cpus-per-task", "--mem", "--time", "--gres", "--signal", "--dependency", "--open-mode", "--build", "--channel",
     "--resources", "--retries", "--cores", "--executor", "--unlock", "--rerun-incomplete", "--keep-going", "--restart",
-    "--all", "--kills", "--recipe", "--user", "--maxCores", "--defaultCores", "--workDir", "--disableCaching",
-    "--bind", "--clean", "--directory", "--maxJobs",
+    "--all", "--kills", "--recipe", "--user", "--maxCores", "--defaultCores", "--workDir",
+    "--bind", "--clean", "--directory", "--maxJobs", "--defaultDisk", "--defaultWalltime", "--stopOnFirstFailure",
+    "--caching", "--snakefile", "--rerun-triggers", "--software-deployment-method",
 }  # fmt: skip
 
 _BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -264,40 +264,31 @@ def test_what_was_recalled_goes_back_when_the_supervisor_says_so(
 
     def script() -> Iterator[None]:
         scene.batch.slot_count = 1
-        yield from scene.grow([target("Child")] * 4)
+        yield from scene.grow([target("Child")] * 5)
         yield from scene.wait(1)
-        scene.run_all(scene.supervised(2))
-        yield from scene.wait(1)
-        assert scene.batch.sizes[3] == 3
-        slow = scene.supervised(3)
+        assert scene.batch.sizes[2] == 3
+        slow = scene.supervised(2)
         slow.start()
         slow.succeed()
         slow.start()  # it hangs; the third has not begun
         rest = scene.play_rest()
         while not slow.recalled():
             slow.beat()
-            run_others(scene, 3)
+            scene.run_others(2)
             yield
-        assert scene.batch.list_issued(RUN) == [scene.name(3)]
+        assert scene.batch.list_issued(RUN) == [scene.name(2)]
         yield from scene.wait(3, beating=slow)
-        assert scene.batch.list_issued(RUN) == [scene.name(3)], "nobody has acknowledged it yet"
+        assert scene.batch.list_issued(RUN) == [scene.name(2)], "nobody has acknowledged it yet"
         slow.acknowledge_recall()
         yield from scene.wait(1, beating=slow)
         ((ready_or_issued,),) = scene.rows("SELECT count(*) FROM jobs WHERE state < 2 AND parent > 0")
         assert ready_or_issued == 2
-        run_others(scene, 3)
+        scene.run_others(2)
         slow.succeed()
         scene.finish(slow)
         yield from rest
 
     assert scene.play(script()).tree.complete
-
-
-def run_others(scene: ClusterScene, spared: int) -> None:
-    """All that is issued, but for one bundle, succeeds."""
-    for submission in scene.batch.active():
-        if submission.name != scene.name(spared):
-            scene.run_all(scene.supervised(int(submission.name.rpartition(".")[2])))
 
 
 # -- starting again --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobtree import report
 from jobtree.version import VERSION
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,14 @@ def test_recipe_needs_what_an_installation_needs(metadata: configparser.ConfigPa
 
     assert {re.sub(r"\s", "", line) for line in recipe["requirements"]["run"]} == needed
     assert python in {re.sub(r"\s", "", line) for line in recipe["requirements"]["host"]}
+
+
+def test_what_is_told_to_be_missing_is_what_an_installation_brings(
+    metadata: configparser.ConfigParser,
+) -> None:
+    brought = entries(metadata["options"]["install_requires"])
+
+    assert sorted(report.REQUIRED) == [re.split(r"[^\w-]", line)[0] for line in brought]
 
 
 def test_recipe_has_the_commands(metadata: configparser.ConfigParser, recipe: Any) -> None:

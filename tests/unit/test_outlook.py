@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from jobtree.outlook import Look, Pace, in_words
 from tests.fakes.master_scene import MakeScene
 from tests.fakes.scripted_worker import target
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "see-and-steer.md"
 
 
 def look(moment: float, targets: int = 0, **more: Any) -> Look:
@@ -77,6 +80,14 @@ def test_speed_is_that_of_the_last_minute() -> None:
 
     assert pace.rate == pytest.approx(5.0, rel=0.05)
     assert pace.seconds_left == pytest.approx(200.0 / 10.0, rel=0.05)  # ten seconds of work get done in one
+
+
+def test_the_line_in_the_documents_is_what_is_shown() -> None:
+    pace = Pace(look(0.0, targets=4820))
+    now = look(10.0, targets=5230, running=8, waiting=1204, failed=1, left=29.0 * 82)
+    pace.add(now)
+
+    assert f"```\n{in_words(now, pace)}\n```" in PAGE.read_text("utf-8")
 
 
 def test_of_long_targets_the_whole_time_counts() -> None:

@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.servers import redis
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted((CHECKOUT / "docs" / "examples").glob("*.md"))
 
@@ -55,14 +57,18 @@ def test_page_is_made(page: Path, make: ModuleType) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["commands", "crawl", "sort"])
+@pytest.mark.parametrize("name", ["commands", "crawl", "service", "sort"])
 def test_commands_of_a_page_run(name: str, make: ModuleType, tmp_path: Path) -> None:
     """All but the kill; the examples on larger data have tests of their own."""
+    if name == "service":
+        redis.require_installed()
     text = (CHECKOUT / "docs" / "examples" / f"{name}.md").read_text(encoding="utf-8")
     text = re.sub(r"run: kill the first after \d+ jobs", "run", text).replace("seq 2000000", "seq 20000")
 
     again = make.made_again(text, tmp_path)
 
+    for picture in (picture for key, picture in make.PICTURES.items() if key == name):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     if name == "commands":
         assert that_is_the_same(again) == that_is_the_same(text)
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from jobtree import files, lock, snapshot, treedir
+from jobtree import files, job_views, lock, queries, snapshot, treedir
 from jobtree.contents import Counts
 from jobtree.errors import NotAJobTree, StorageError, UsageError
 from jobtree.events import ROOT_PARENT, Children, Job
 from jobtree.frames import Failure, Measures
 from jobtree.lock import TreeLock
-from jobtree.paths import FORMAT, TreePaths, job_id
+from jobtree.paths import FORMAT, TreePaths, job_id, job_name
 from jobtree.schema import ChildRow, FailureRow
 from jobtree.store import Store
 from jobtree.tree import Tree
@@ -293,6 +293,25 @@ def test_jobs_given_up_are_told_from_those_that_are_tried_again(built: Built) ->
 
     assert [(row.job, row.attempt) for row in seen.failed] == [(ids[0], 2)]
     assert sorted((row.job, row.attempt) for row in seen.retried) == [(ids[1], 1), (ids[2], 1)]
+
+
+def test_more_jobs_that_were_given_up_are_shown_than_are_read_at_once(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (queries, job_views):
+        monkeypatch.setattr(module, "MOST_ROWS", 2)
+    built.tree.retry_count = 0
+    built.grow(*(("some.Child", 0) for _ in range(6)))
+    ids = [job_id(1, n) for n in range(1, 7)]
+    built.issue(2, *ids)
+    for id in ids:
+        built.fail(id, 1)
+    built.commit()
+
+    for most in (1, 2, 3, 5, 6, 50):
+        view = job_views.failed(built.paths, most)
+        assert [job["job"] for job in view.value] == [job_name(id) for id in ids[:most]]
+        assert (view.lines[-1] == f"There are more: --most N shows N of them, and not {most}.") == (most < 6)
 
 
 def test_a_failure_is_read_whole_and_its_log_found_in_the_tree(built: Built) -> None:

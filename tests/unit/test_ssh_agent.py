@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchsystems import ssh_agent, ssh_check
 from batchsystems.abstract import EndKind, Reason, Resources, Submission
 from batchsystems.ssh import Ssh
 from batchsystems.ssh_file import HostLine
@@ -25,12 +28,14 @@ def made(tmp_path: Path) -> Iterator[list[Ssh]]:
     batches: list[Ssh] = []
     yield batches
     for batch in batches:
-        batch.cancel(["run." + path.name[4:] for path in tmp_path.rglob("run.*") if path.is_dir()])
+        # os.walk does not mind that the agent removes directories meanwhile.
+        found = [name for _, names, _ in os.walk(tmp_path) for name in names if name.startswith("run.")]
+        batch.cancel(found)
         batch.close()
 
 
-def make(made: list[Ssh], directory: Path) -> Ssh:
-    (directory / "hosts").write_text(f"{LINE}{directory}\n")
+def make(made: list[Ssh], directory: Path, more: str = "") -> Ssh:
+    (directory / "hosts").write_text(f"{LINE}{directory}{more}\n")
     batch = Ssh(str(directory), str(directory / "hosts"))
     made.append(batch)
     return batch
@@ -157,3 +162,26 @@ def test_a_directory_that_others_can_enter_is_refused(made: list[Ssh], tmp_path:
     (found,) = make(made, tmp_path).check_hosts()
 
     assert "that nobody else can enter" in found.problems[0]
+
+
+def test_a_drained_host_is_checked_too(made: list[Ssh], tmp_path: Path) -> None:
+    (found,) = make(made, tmp_path, " drain").check_hosts()
+
+    assert found.problems == ()
+
+
+def test_what_one_host_writes_is_not_taken_for_the_answer_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = {"host": "there", "uid": os.getuid(), "user": "me", "python": platform.python_version()}
+    first, second = ssh_check.prepare(str(tmp_path), 2)
+    found = ssh_agent.check({**first, "python": sys.executable})
+    monkeypatch.setattr(ssh_check, "SECONDS", 0.1)  # nobody is going to write the other one
+
+    one = ssh_check.judge("one", about, found, first, "")
+    two = ssh_check.judge("two", about, found, second, "")
+
+    assert one.problems == ()
+    assert two.problems == (f"what it writes into {tmp_path} is not seen here after 0.1 s",)
+    ssh_check.clean_up([first, second])
+    assert list(tmp_path.iterdir()) == []

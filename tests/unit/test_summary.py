@@ -11,6 +11,7 @@ from jobtree.store import Store
 from jobtree.tree import Tree
 
 MIB = 1 << 20
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "see-and-steer.md"
 
 
 def store_of(tmp_path: Path, *classes: tuple[str, int, float, int, int]) -> Store:
@@ -45,6 +46,13 @@ def test_targets_by_class(tmp_path: Path) -> None:
         "         2        0     0.50s     0.25s    40.0 MiB  pipeline.merge",
         "     12002        5    10h 0m     3.00s   700.0 MiB  all",
     ]
+    store.close()
+
+
+def test_the_table_in_the_documents_is_what_is_printed(tmp_path: Path) -> None:
+    store = store_of(tmp_path, ("pipeline.align", 5200, 2.91, 812, 2), ("pipeline.merge", 32, 2.0, 102, 0))
+
+    assert "\n".join(summary.lines(store, Tree())) in PAGE.read_text("utf-8")
     store.close()
 
 

@@ -159,7 +159,7 @@ def test_init_twice_keeps_what_was_added_and_takes_the_later_request() -> None:
 
     recorded = Recorded(target)
     assert (recorded.children, recorded.follow_on, recorded.token) == ([child], following, token)
-    assert recorded.memory == 6
+    assert recorded.request[1] == 6
 
 
 COLLISIONS = [
@@ -202,7 +202,7 @@ def test_attributes_and_methods_of_users_do_not_meet_ours() -> None:
     assert len(recorded.children) == 1
     assert recorded.children[0] is child
     assert recorded.follow_on is following
-    assert recorded.memory == 5
+    assert recorded.request[1] == 5
     assert vars(target)["memory"] == "my memory"
     assert describe(target) == "Collides"
 
@@ -222,7 +222,7 @@ def test_private_names_of_a_subclass_that_is_called_target_too_do_not_meet_ours(
     target.addChildTarget(Plain())
 
     assert len(Recorded(target).children) == 1
-    assert Recorded(target).memory == 5
+    assert Recorded(target).request[1] == 5
 
 
 def test_frozen_dataclass_can_be_a_target() -> None:

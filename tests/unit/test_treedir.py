@@ -219,7 +219,7 @@ def test_circle_of_symbolic_links_is_said(tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to("one")
 
-    with pytest.raises(StorageError):
+    with pytest.raises(NotAJobTree, match="Too many levels of symbolic links"):
         treedir.read_config(TreePaths(str(tmp_path / "one" / "tree")))
 
 
@@ -264,12 +264,12 @@ def test_damaged_configuration_is_a_storage_error_and_never_a_new_tree(
         treedir.read_config(paths)
 
 
-def test_place_where_no_directory_can_be_made_is_a_storage_error(tmp_path: Path) -> None:
+def test_place_where_no_directory_can_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(StorageError):
         treedir.make_root(TreePaths(str(tmp_path / "file" / "tree")))
-    with pytest.raises(StorageError):
+    with pytest.raises(NotAJobTree, match="cannot be a directory: Not a directory"):
         treedir.read_config(TreePaths(str(tmp_path / "file" / "tree")))
 
 
