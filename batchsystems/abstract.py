@@ -268,7 +268,8 @@ class AbstractBatchSystem(ABC):
          kept free; what is used is not watched here. `Resources.time` is a limit only where a scheduler makes it
          one. The same holds for the countable things of which `counts` says so; others are the caller's affair. A
          job that reserves some `gpus` sees these and no others.
-     16. A job that fits is not held up by an earlier one that does not fit now.
+     16. A job that fits is not held up by an earlier one that does not fit now. A scheduler that keeps room for the
+         earlier one may want to be told by `Resources.time` that this one is over before that.
      17. A large job is not starved by a stream of small ones: it is overtaken a bounded number of times.
      18. Fractions of a core and `cpu=0` work.
      19. `queue_room()` is how many more submissions are useful now, so that no slot stands idle and little is

@@ -135,9 +135,11 @@ class LimitsContract(Contract):
             if capacity is None:
                 return
             # First of all: some give room to large jobs before small ones.
-            scene.issue(scene.job("holds", "await go"))
+            scene.issue(scene.job("holds", "await go", time=600))
             scene.until(lambda: scene.batch.running() != [], "the first job running")
-            scene.issue(scene.job("large", "exit 0", cpu=capacity.cpu), scene.job("small", "exit 0"))
+            # One after the other: for one that keeps room for the large job, the small one must be short enough.
+            scene.issue(scene.job("large", "exit 0", cpu=capacity.cpu, time=600))
+            scene.issue(scene.job("small", "exit 0", time=60))
 
             assert scene.end("small").status == 0
             issued = scene.batch.list_issued(scene.run)

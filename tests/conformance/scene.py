@@ -69,12 +69,13 @@ class Scene:
         *arguments: str,
         cpu: float = 1.0,
         memory: int = 0,
+        time: Optional[float] = None,
         log: Optional[str] = None,
         env: Optional[Mapping[str, str]] = None,
     ) -> Submission:
         """A shell script as a submission that runs in the scene's folder; with functions `await` and `tell`."""
         command = ("/bin/sh", "-c", AWAIT + TELL + script, "sh", *arguments)
-        resources = Resources(cpu, memory)
+        resources = Resources(cpu, memory, time)
         return Submission(f"{self.run}.{name}", command, resources, log=log, cwd=self.folder, env=env)
 
     def issue(self, *submissions: Submission) -> None:
