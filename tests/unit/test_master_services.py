@@ -247,25 +247,32 @@ def test_one_that_has_stopped_although_it_is_needed_is_started_again(make_scene:
     assert scene.play(script(), cpu=4).tree.complete
 
 
+def fails_and_goes_on(scene: Scene) -> Generator[None, None, int]:
+    """Script: of two jobs in one bundle the first fails, and the second succeeds. Returns the first."""
+    child = None
+    while child is None:
+        for worker in issued(scene):
+            if len(worker.left) > 1:
+                child = worker
+            else:
+                scene.run_all(worker)
+        yield
+    failed = child.start() and child.job
+    assert failed
+    child.fail()
+    child.start()
+    child.succeed()
+    child.flush()
+    return failed.id
+
+
 def test_what_was_done_after_a_failure_in_doubt_counts_although_the_run_ends(make_scene: MakeScene) -> None:
     scene = make_scene()
 
     def script() -> Iterator[None]:
         service = yield from grown(scene, children=30)
-        child = None
-        while child is None:
-            for worker in issued(scene):
-                if len(worker.left) > 1:
-                    child = worker
-                else:
-                    scene.run_all(worker)
-            yield
+        yield from fails_and_goes_on(scene)
         done = scene.master.tree.totals[State.DONE]
-        child.start()
-        child.fail()
-        child.start()
-        child.succeed()
-        child.flush()
         yield
         scene.master.stop(signal.SIGTERM)
         yield
@@ -278,6 +285,34 @@ def test_what_was_done_after_a_failure_in_doubt_counts_although_the_run_ends(mak
 
     scene.play(script(), cpu=2)
     assert scene.rows("SELECT job FROM failures") == [], "whose fault it was is not known"
+
+
+def test_what_was_done_after_a_failure_in_doubt_counts_although_the_master_died(
+    make_scene: MakeScene,
+) -> None:
+    scene = make_scene(retry_count=0)
+    failed = done = 0
+
+    def until_death() -> Iterator[None]:
+        nonlocal failed, done
+        yield from grown(scene, children=30)
+        failed = yield from fails_and_goes_on(scene)
+        done = scene.master.tree.totals[State.DONE]
+        yield
+        raise Died
+
+    def script() -> Iterator[None]:
+        assert scene.master.tree.totals[State.DONE] == done + 1
+        assert state_of(scene, failed)[1:] == [0, 0]
+        service = yield from comes_up(scene, b"two")
+        while (workers := issued(scene)) or not service.recalled():
+            for worker in workers:
+                scene.run_all(worker)
+            yield
+        yield from ends(scene, service)
+
+    scene.play_until_death(until_death(), cpu=2)
+    assert scene.play(script(), cpu=2).tree.complete
 
 
 def test_at_the_end_of_a_run_those_that_use_it_are_ended_before_it_is(make_scene: MakeScene) -> None:
