@@ -38,13 +38,15 @@ def all_seconds(bench: Bench) -> list[float]:
     """What each of the runs took."""
 
     def run() -> list[float]:
-        found = []
-        for _ in range(TIMES if bench.scale >= 1 else 2):
-            with bench.start("one_target.py", cells=1) as running:
-                found.append(running.checked(done=1).seconds)
-        return found
+        return [seconds(bench) for _ in range(TIMES if bench.scale >= 1 else 2)]
 
     return bench.once("one target", run)
+
+
+def seconds(bench: Bench) -> float:
+    """What one run takes."""
+    with bench.start("one_target.py", cells=1) as running:
+        return running.checked(done=1).seconds
 
 
 def measure(bench: Bench) -> list[Figure]:
