@@ -10,7 +10,9 @@ witness, and the tree must say that all of them are done.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from benchmarks.witness import Witness
@@ -25,6 +27,9 @@ SHORT = 10_000
 """Runs of so many or fewer are over in less than a second, of which a moment's disturbance is much."""
 TIMES = 7
 
+GO_ON = "go-on"
+"""The file for which the last child waits with --held."""
+
 
 class Nothing(Target):
     """Does nothing but say that it ran."""
@@ -37,16 +42,28 @@ class Nothing(Target):
         WITNESS.mark(self.number)
 
 
-class Root(Target):
-    """Makes all the children."""
-
-    def __init__(self, number: int) -> None:
-        Target.__init__(self)
-        self.number = number
+class Held(Nothing):
+    """Does it when there is a file: until then the run is not over, however few the others are."""
 
     def run(self) -> None:
-        for number in range(self.number):
+        while not os.path.exists(GO_ON):
+            time.sleep(0.01)
+        Nothing.run(self)
+
+
+class Root(Target):
+    """Makes all the children. held: the last of them waits for a file."""
+
+    def __init__(self, number: int, held: bool = False) -> None:
+        Target.__init__(self)
+        self.number = number
+        self.held = held
+
+    def run(self) -> None:
+        for number in range(self.number - self.held):
             self.addChildTarget(Nothing(number))
+        if self.held:
+            self.addChildTarget(Held(self.number - 1))
 
 
 def ran(bench: Bench, number: int) -> Ran:
@@ -116,9 +133,10 @@ def main() -> int:
     """Run the pipeline."""
     parser = argparse.ArgumentParser(description="One target with many children that do nothing.")
     parser.add_argument("--number", type=int, default=100_000, help="how many children")
+    parser.add_argument("--held", action="store_true", help=f"the last one waits for the file {GO_ON}")
     Stack.addJobTreeOptions(parser)
     options = parser.parse_args()
-    return 1 if Stack(Root(options.number)).startJobTree(options) else 0
+    return 1 if Stack(Root(options.number, options.held)).startJobTree(options) else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ killed run is running.
 
 At the end every target must be done in the tree exactly once. One that was running when the master was killed runs
 again, as it must; more than one for each slot would be a mistake.
+
+In a small size (--scale), where a run may be over before anybody has looked at it, its last target waits until the
+master has been killed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks import witness
+from benchmarks.fan_out import GO_ON
 from benchmarks.running import STATUS
 
 if TYPE_CHECKING:
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 STRETCH = 2.0
 CALLS = 10
 FEWEST = 5_000
-"""Less than this is over before it can be killed half-way."""
 
 
 class Restarted(NamedTuple):
@@ -77,7 +80,8 @@ def measure_status(bench: Bench) -> list[Figure]:
 
 def _run(bench: Bench) -> Restarted:
     number = max(FEWEST, bench.scaled(1_000_000))
-    with bench.start("fan_out.py", "--number", str(number), cells=number) as running:
+    held = ["--held"] if bench.scale < 1 else []
+    with bench.start("fan_out.py", "--number", str(number), *held, cells=number) as running:
         while_running, quiet, looked_at = _until_half(running, number)
         below = running.processes_below()
         running.kill()
@@ -86,6 +90,7 @@ def _run(bench: Bench) -> Restarted:
         at_kill = running.seen().marked
         while_not = [_seconds_of_status(running) for _ in range(CALLS if bench.scale >= 1 else 2)]
         witness.forget_first(str(running.directory))
+        (running.directory / GO_ON).touch()
         running.begin()
         running.ended()
         _check(running, number, bench.slots)
