@@ -81,6 +81,19 @@ def goes_to_its_end(scene: Scene, service: ScriptedWorker) -> Iterator[None]:
     yield from ends(scene, service)
 
 
+def is_run_again(scene: Scene) -> Iterator[None]:
+    """Script: the service comes up at another address; the one child gets that, and everything ends."""
+    service = yield from comes_up(scene, b"two")
+    again = yield from only_one(scene)
+    again.start()
+    assert again.job is not None
+    assert again.job.attempt > 1
+    assert again.values == {TOKEN: b"two"}
+    again.succeed()
+    scene.finish(again)
+    yield from ends(scene, service)
+
+
 def test_it_is_told_to_stop_after_the_last_child_and_the_follow_on_waits_for_that(
     make_scene: MakeScene,
 ) -> None:
@@ -180,14 +193,7 @@ def test_a_failure_before_it_was_found_dead_is_nobodys_fault(make_scene: MakeSce
         scene.finish(service, 9)
         yield
         assert state_of(scene, job.id)[1:] == [0, 0]
-        service = yield from comes_up(scene, b"two")
-        again = yield from only_one(scene)
-        again.start()
-        assert again.job is not None
-        assert again.job.attempt > 1
-        again.succeed()
-        scene.finish(again)
-        yield from ends(scene, service)
+        yield from is_run_again(scene)
 
     assert scene.play(script(), cpu=4).tree.complete
 
@@ -205,13 +211,7 @@ def test_those_that_use_it_are_ended_when_it_dies_and_get_the_new_address(make_s
         scene.finish(service, 9)
         yield
         assert scene.name(child.bundle) in [name for name, _ in scene.batch.cancelled]
-        service = yield from comes_up(scene, b"two")
-        again = yield from only_one(scene)
-        again.start()
-        assert again.values == {TOKEN: b"two"}
-        again.succeed()
-        scene.finish(again)
-        yield from ends(scene, service)
+        yield from is_run_again(scene)
 
     assert scene.play(script(), cpu=4).tree.complete
 
